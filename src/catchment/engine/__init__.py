@@ -1,0 +1,1 @@
+"""The engine: plans a sync and runs it."""

@@ -1,0 +1,333 @@
+"""The way of one source's rows into one destination: stamp, transformers, staging, and what happens at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+
+import pyarrow as pa
+
+from catchment.channel import Budget
+from catchment.engine.result import TableResult
+from catchment.engine.stamp import Stamp
+from catchment.errors import PluginError, PluginLost
+from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable
+from catchment.plugin import DestinationPlugin, Swap, TransformerPlugin, WriteSession
+from catchment.schema.internal import CQ_ID, staging_name
+from catchment.schema.table import Table
+
+
+@dataclass(slots=True)
+class Target:
+    """One table on its way: as the source has it, as each transformer leaves it, and where its rows go."""
+
+    source: Table
+    steps: tuple[Table, ...]
+    """The stamped table, then what each transformer makes of it; the last one is what readers see."""
+    written: Table
+    """Where the rows go: the live table, or the staged one without keys."""
+    result: TableResult
+    cleans: bool
+    """Whether stale rows are to be deleted at the end."""
+
+    @property
+    def live(self) -> Table:
+        """The table that readers see."""
+        return self.steps[-1]
+
+    @property
+    def staged(self) -> bool:
+        """Whether rows wait for `publish`."""
+        return self.written.name != self.live.name
+
+    @property
+    def failed(self) -> bool:
+        """Whether the destination gave up on the table."""
+        return self._failed
+
+    _failed: bool = field(default=False)
+
+    def fail(self, message: str) -> None:
+        """Note that the destination failed on this table."""
+        self._failed = True
+        self.result.add_error("", message)
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One source into one destination; used by one thread."""
+
+    destination_name: str
+    destination: DestinationPlugin
+    stamp: Stamp
+    budget: Budget
+    transformers: Sequence[TransformerPlugin] = ()
+    force: bool = False
+    """`migrate_mode: forced`."""
+    migrates: bool = True
+    """False with `--no-migrate`."""
+    atomic: bool = False
+    """Whether full tables are staged and published together."""
+    run: str = ""
+    """What names of staged tables carry so that two runs do not meet."""
+    has_backend: bool = False
+    """Whether incremental tables go on from a saved cursor, so that old rows are no stale rows."""
+    lost: PluginError | None = None
+    """Why the destination as a whole is gone."""
+    targets: dict[str, Target] = field(default_factory=dict)
+    """By name of the source's table."""
+    _session: WriteSession | None = None
+
+    @property
+    def session(self) -> WriteSession:
+        """The open session; opened at first use."""
+        if self._session is None:
+            self._session = self.destination.session(self.budget)
+        return self._session
+
+    def migrate(self, table: Table) -> None:
+        """Make a target for `table`, and have the destination create or change its table."""
+        result = TableResult(
+            source=self.stamp.source_name, destination=self.destination_name, table=table.name, parent=table.parent
+        )
+        steps = [self.stamp.table(table)]
+        try:
+            for transformer in self.transformers:
+                steps.append(transformer.transform_table(steps[-1]))
+        except PluginError as error:
+            target = Target(table, tuple(steps), steps[-1], result, cleans=False)
+            target.fail(str(error))
+            self.targets[table.name] = target
+            return
+        live = steps[-1]
+        keeps_history = self._keeps_history(table)
+        cleans = self.stamp.write_mode == "overwrite-delete-stale" and not keeps_history
+        result.table = live.name
+        written = live
+        if self.atomic and cleans:
+            written = live.without_keys().renamed(staging_name(self.run, len(self.targets)))
+        target = Target(table, tuple(steps), written, result, cleans)
+        self.targets[table.name] = target
+        if any(other is not target and other.live.name == live.name for other in self.targets.values()):
+            target.fail(f"two tables of source `{self.stamp.source_name}` are called `{live.name}` after transformers")
+        elif self.migrates or target.staged:
+            staged = written if target.staged else None
+            self._send(target, MigrateTable(live, force=self.force, staged=staged))
+
+    def insert(self, table: Table, batch: pa.RecordBatch) -> None:
+        """Send rows of a source's table; rows of a table that has failed here are dropped, its error is noted."""
+        target = self.targets[table.name]
+        if self.lost is not None or target.failed:
+            return
+        try:
+            for transformed in self._transformed(target, batch):
+                self._send(target, Insert(target.written, transformed))
+        except PluginError as error:
+            target.fail(str(error))
+
+    def delete_record(self, message: DeleteRecord) -> None:
+        """Send a deletion to the tables that the source's tables became."""
+
+        def renamed(name: str) -> str:
+            return self.targets[name].written.name if name in self.targets else name
+
+        target = self.targets.get(message.table_name)
+        if self.lost is not None or target is None or target.failed:
+            return
+        relations = tuple(
+            replace(relation, table_name=renamed(relation.table_name), parent_name=renamed(relation.parent_name))
+            for relation in message.relations
+        )
+        self._send(target, replace(message, table_name=renamed(message.table_name), relations=relations))
+
+    def flush(self) -> None:
+        """Have everything sent so far made durable; tables that failed on the way are noted."""
+        if self.lost is not None:
+            return
+        try:
+            self.session.flush()
+        except PluginError as error:
+            self._lose(error)
+        self._take_stats()
+
+    def finish(self, incomplete: Mapping[str, str], *, aborted: str = "") -> None:
+        """Flush, then publish or delete stale rows.
+
+        `incomplete` has the reason for every source's table that was not read to its end; `aborted` says why the whole
+        source was not: nothing is published then and nothing deleted.
+        """
+        self.flush()
+        if self.lost is None:
+            staged = [target for target in self.targets.values() if target.staged]
+            if staged:
+                self._publish(staged, incomplete, aborted)
+            self._delete_stale([target for target in self.targets.values() if not target.staged], incomplete, aborted)
+        self._take_stats()
+        for target in self.targets.values():
+            result = target.result
+            result.complete = not (target.failed or aborted or target.source.name in incomplete or self.lost)
+            if target.staged and not result.published:
+                result.rows_written = result.bytes = 0
+
+    def close(self) -> None:
+        """End the session; staged tables that were not published go."""
+        if self._session is not None:
+            self._session.close()
+        for transformer in self.transformers:
+            transformer.close()
+
+    def durable(self, source_table: str) -> bool:
+        """Whether all rows of the table that were sent are durable and visible here."""
+        target = self.targets.get(source_table)
+        if target is None or self.lost is not None or target.failed:
+            return False
+        return target.result.published or not target.staged
+
+    def progress(self) -> dict[str, int]:
+        """Rows written so far, staged ones too, by name of the source's table; safe from another thread."""
+        if self._session is None:
+            return {}
+        stats = self._session.stats()
+        return {
+            name: stats[target.written.name].rows
+            for name, target in list(self.targets.items())
+            if target.written.name in stats
+        }
+
+    def _keeps_history(self, table: Table) -> bool:
+        """Whether the table, or one above it, is incremental and continues from a cursor."""
+        if not self.has_backend:
+            return False
+        if table.is_incremental:
+            return True
+        parent = self.targets.get(table.parent)
+        return parent is not None and not parent.cleans and self._keeps_history(parent.source)
+
+    def _transformed(self, target: Target, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        batches: Iterable[pa.RecordBatch] = [self.stamp.batch(target.steps[0], batch)]
+        for table, transformer in zip(target.steps, self.transformers, strict=False):
+            batches = _through(transformer, table, batches)
+        yield from batches
+
+    def _send(self, target: Target, message: MigrateTable | Insert | DeleteRecord | DeleteStale) -> None:
+        if self.lost is not None:
+            return
+        try:
+            self.session.write(message)
+        except PluginLost as error:
+            self._lose(error)
+        except PluginError as error:
+            if not target.failed:
+                target.fail(str(error))
+
+    def _lose(self, error: PluginError) -> None:
+        if self.lost is None:
+            self.lost = error
+            for target in self.targets.values():
+                if not target.failed:
+                    target.fail(str(error))
+
+    def _take_stats(self) -> None:
+        """Bring counts and errors of the session into the results."""
+        if self._session is None:
+            return
+        stats = self._session.stats()
+        for target in self.targets.values():
+            found = stats.get(target.written.name)
+            if found is None:
+                continue
+            result = target.result
+            result.rows_written, result.bytes, result.seconds_written = found.rows, found.size_bytes, found.seconds
+            if found.stale_deleted is not None:
+                result.rows_stale_deleted = found.stale_deleted
+            if found.error and not target.failed:
+                target.fail(found.error)
+            if not target.staged and not target.failed:
+                result.published = True
+
+    def _publish(self, staged: Sequence[Target], incomplete: Mapping[str, str], aborted: str) -> None:
+        if aborted:
+            for target in staged:
+                target.result.stale_kept_reason = f"not published: {aborted}"
+            return
+        held = self._held_back(staged, incomplete)
+        swaps = []
+        for target in staged:
+            reason = incomplete.get(target.source.name, "")
+            if target.source.name in held:
+                target.result.stale_kept_reason = f"not published: {held[target.source.name]}"
+                continue
+            target.result.stale_kept_reason = reason
+            keep = "all" if reason else "other_sources"
+            swaps.append(
+                Swap(target.live, target.written, self.stamp.source_name, self.stamp.sync_time, keep)  # type: ignore[arg-type]
+            )
+        if not swaps:
+            return
+        try:
+            published = self.session.publish(swaps)
+        except PluginError as error:
+            if isinstance(error, PluginLost):
+                self._lose(error)
+            for target in staged:
+                if target.source.name not in held and not target.failed:
+                    target.fail(f"not published: {error}")
+            return
+        for target in staged:
+            if target.source.name not in held:
+                done = published[target.live.name]
+                target.result.published = True
+                target.result.rows_stale_deleted = done.stale_deleted
+                target.result.rows_stale_kept = done.stale_kept
+
+    def _held_back(self, staged: Sequence[Target], incomplete: Mapping[str, str]) -> dict[str, str]:
+        """Source's tables that must keep their last good state, with the reason.
+
+        One that the destination failed on, one without keys that was not read to its end (there is nothing to merge it
+        by), and all their relations, so that no row points to one that is not there.
+        """
+        cause: dict[str, str] = {}
+        for target in staged:
+            name = target.source.name
+            if target.failed:
+                cause[name] = f"writing table `{target.live.name}` failed"
+            elif name in incomplete and not _has_own_keys(target.live):
+                cause[name] = f"table `{target.live.name}` has no keys to merge by, and {incomplete[name]}"
+        roots = {self._root(name): reason for name, reason in cause.items()}
+        return {
+            target.source.name: cause.get(target.source.name, roots[self._root(target.source.name)])
+            for target in staged
+            if self._root(target.source.name) in roots
+        }
+
+    def _root(self, name: str) -> str:
+        parent = self.targets[name].source.parent
+        return self._root(parent) if parent in self.targets else name
+
+    def _delete_stale(self, targets: Sequence[Target], incomplete: Mapping[str, str], aborted: str) -> None:
+        cleaned = []
+        for target in targets:
+            if not target.cleans or target.failed:
+                continue
+            reason = aborted or incomplete.get(target.source.name, "")
+            if reason:
+                target.result.stale_kept_reason = reason
+            else:
+                message = DeleteStale(target.live, self.stamp.source_name, self.stamp.sync_time)
+                self._send(target, message)
+                cleaned.append(target)
+        if cleaned:
+            self.flush()
+
+
+def _through(
+    transformer: TransformerPlugin, table: Table, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from transformer.transform(table, batch)
+
+
+def _has_own_keys(table: Table) -> bool:
+    """Whether equal rows of two syncs have equal keys: a random `_cq_id` alone is no such key."""
+    return bool(table.primary_keys) and table.primary_keys != (CQ_ID,)

@@ -1,0 +1,108 @@
+"""From `registry` and `path` in a config to a plugin; installed plugins are found by entry point."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from catchment.errors import PluginError, SpecError, did_you_mean
+from catchment.plugin import DestinationPlugin, Kind, Plugin, PluginFactory, SourcePlugin, TransformerPlugin
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPlugin:
+    """A plugin that an installed package registers; nothing of it was imported."""
+
+    kind: Kind
+    name: str
+    target: str
+    """`package.module:Object`."""
+    distribution: str
+    """Name and version of the package that brings it."""
+
+
+def installed() -> list[InstalledPlugin]:
+    """Every registered plugin, by kind and name."""
+    found = [
+        InstalledPlugin(kind, point.name, point.value, f"{point.dist.name} {point.dist.version}" if point.dist else "")
+        for kind in ("source", "destination", "transformer")
+        for point in _points(cast(Kind, kind))
+    ]
+    return sorted(found, key=lambda plugin: (plugin.kind, plugin.name))
+
+
+def factory(kind: Kind, registry: str, path: str) -> PluginFactory:
+    """The object that makes the plugin.
+
+    Raises `SpecError` for a registry that is not there yet, an unknown name, and an object that is no plugin;
+    `PluginError` when its module cannot be imported.
+    """
+    if registry != "python":
+        raise SpecError(
+            f"{kind} plugin `{path}`: registry {registry!r} is not supported yet",
+            hint=_python_twin(kind, path) or "only `registry: python` is, `catchment plugin list` shows what is there",
+        )
+    module_name, _, attribute = path.partition(":")
+    if not attribute:
+        module_name, _, attribute = _entry_point(kind, path).value.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise PluginError(
+            f"{kind} plugin `{path}` cannot be imported: {error}",
+            hint=f"install what it needs, for a plugin of ours `pip install 'catchment[{path}]'`",
+        ) from error
+    found = functools.reduce(lambda value, name: getattr(value, name, None), attribute.split("."), module)
+    if found is None or not hasattr(found, "as_plugin"):
+        raise SpecError(
+            f"{kind} plugin `{path}`: `{attribute}` in module `{module_name}` is "
+            + ("missing" if found is None else f"no plugin but {found!r}"),
+            hint="name a `Source` object, or a class derived from `Destination` or `Transformer`",
+        )
+    return cast(PluginFactory, found)
+
+
+def make_source(registry: str, path: str) -> SourcePlugin:
+    """A fresh source plugin. Raises as `factory`, and `SpecError` when `path` names a plugin of another kind."""
+    return cast(SourcePlugin, _made("source", registry, path, "sync"))
+
+
+def make_destination(registry: str, path: str) -> DestinationPlugin:
+    """A fresh destination plugin; raises as `make_source`."""
+    return cast(DestinationPlugin, _made("destination", registry, path, "session"))
+
+
+def make_transformer(registry: str, path: str) -> TransformerPlugin:
+    """A fresh transformer plugin; raises as `make_source`."""
+    return cast(TransformerPlugin, _made("transformer", registry, path, "transform"))
+
+
+def _made(kind: Kind, registry: str, path: str, method: str) -> Plugin:
+    plugin = factory(kind, registry, path).as_plugin()
+    if not hasattr(plugin, method):
+        raise SpecError(f"plugin `{path}` is no {kind}", hint=f"`catchment plugin list` shows every {kind}")
+    return plugin
+
+
+def _points(kind: Kind) -> Sequence[EntryPoint]:
+    return list(entry_points(group=f"catchment.{kind}s"))
+
+
+def _entry_point(kind: Kind, name: str) -> EntryPoint:
+    points = {point.name: point for point in _points(kind)}
+    if name in points:
+        return points[name]
+    hint = did_you_mean(name, points)
+    raise SpecError(f"{kind} plugin {name!r} is not installed", hint=hint or "write `package.module:Object`")
+
+
+def _python_twin(kind: Kind, path: str) -> str:
+    """The two-line change for a plugin of another registry that is built in here; empty if there is none."""
+    name = path.rpartition("/")[2]
+    if any(point.name == name for point in _points(kind)):
+        return f"write `registry: python` and `path: {name}` for the one that is built in"
+    return ""

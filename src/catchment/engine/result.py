@@ -1,0 +1,127 @@
+"""The result of a sync: the one model behind the terminal report, `--output json` and the exit code.
+
+Field names are snake_case, times RFC 3339 in UTC, sizes bytes, durations seconds; counts are rows made durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+Outcome: TypeAlias = Literal["complete", "partial", "failed", "interrupted"]
+FailOn: TypeAlias = Literal["never", "table-error", "error"]
+
+
+@dataclass(slots=True)
+class ErrorGroup:
+    """Errors of one table and client with the same text."""
+
+    client: str
+    message: str
+    count: int = 1
+    first_example: str = ""
+
+
+@dataclass(slots=True)
+class TableResult:
+    """What became of one table of one source in one destination."""
+
+    source: str
+    destination: str
+    table: str
+    parent: str = ""
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_rejected: int = 0
+    rows_stale_deleted: int | None = None
+    """None where the destination cannot tell."""
+    rows_stale_kept: int | None = None
+    stale_kept_reason: str = ""
+    """Why stale rows were not deleted though the write mode asks for it; empty if they were."""
+    expectations: list[dict[str, Any]] = field(default_factory=list)
+    bytes: int = 0
+    started: datetime | None = None
+    seconds_read: float = 0.0
+    seconds_written: float = 0.0
+    published: bool = False
+    """Whether readers see this sync's rows."""
+    complete: bool = False
+    """Whether every row was read and written."""
+    errors: list[ErrorGroup] = field(default_factory=list)
+
+    def add_error(self, client: str, message: str, example: str = "", count: int = 1) -> None:
+        """Count an error; equal texts of a client are one group."""
+        for group in self.errors:
+            if (group.client, group.message) == (client, message):
+                group.count += count
+                return
+        self.errors.append(ErrorGroup(client, message, count, example or message))
+
+
+@dataclass(slots=True)
+class PluginResult:
+    """What became of one source or destination as a whole."""
+
+    name: str
+    plugin: str
+    """Plugin and where it comes from, such as `pg (python@postgresql)`."""
+    outcome: Outcome = "complete"
+    error: str = ""
+    """Why the plugin as a whole failed; errors of tables are in `tables`."""
+    seconds: float = 0.0
+    sync_time: datetime | None = None
+    """The `_cq_sync_time` of a source's rows."""
+
+
+@dataclass(slots=True)
+class Result:
+    """A sync, from start to end."""
+
+    invocation_id: str
+    version: str
+    started: datetime
+    ended: datetime | None = None
+    outcome: Outcome = "complete"
+    sources: list[PluginResult] = field(default_factory=list)
+    destinations: list[PluginResult] = field(default_factory=list)
+    tables: list[TableResult] = field(default_factory=list)
+
+    def settle(self, *, interrupted: bool = False) -> None:
+        """Set `ended` and `outcome` from what the parts say."""
+        self.ended = datetime.now(UTC)
+        parts = [*self.sources, *self.destinations]
+        if interrupted:
+            self.outcome = "interrupted"
+        elif any(part.outcome == "failed" for part in parts):
+            self.outcome = "failed"
+        elif any(table.errors for table in self.tables):
+            self.outcome = "partial"
+        else:
+            self.outcome = "complete"
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def exit_code(outcome: Outcome, fail_on: FailOn, signal_number: int = 0) -> int:
+    """0 complete, 2 some tables had errors, 1 failed, 128 + signal when interrupted; `fail_on` softens 2, then 1."""
+    if outcome == "interrupted":
+        return 128 + signal_number if signal_number else 130
+    if outcome == "complete" or fail_on == "never":
+        return 0
+    if outcome == "partial":
+        return 0 if fail_on == "error" else 2
+    return 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

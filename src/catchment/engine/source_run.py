@@ -1,0 +1,220 @@
+"""One source's part of a sync: read its messages, send them down every pipeline, and end them all in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from catchment.channel import Channel, ChannelClosed
+from catchment.engine.pipeline import Pipeline
+from catchment.engine.result import PluginResult, TableResult
+from catchment.errors import CatchmentError, PluginError
+from catchment.messages import ClientDone, Cursor, DeleteRecord, Insert, MigrateTable, RowsSkipped, SyncMessage
+from catchment.messages import TableError as TableErrorMessage
+from catchment.plugin import SourcePlugin, SyncRequest
+from catchment.schema.table import Table
+
+log = logging.getLogger("catchment.sync")
+
+READ_AHEAD_BYTES = 16 << 20
+"""Bytes that a source may be ahead of its destinations."""
+CHECKPOINT_S = 60.0
+"""Seconds after which a cursor makes the engine flush, so that a long sync of an incremental table saves its way."""
+
+
+class Interrupted(CatchmentError):
+    """The user asked the sync to end."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is known of one table while it is read."""
+
+    table: Table
+    rows: int = 0
+    skipped: int = 0
+    errors: int = 0
+    first_error: str = ""
+    started: datetime | None = None
+    first_at: float = 0.0
+    last_at: float = 0.0
+    clients_done: list[str] = field(default_factory=list)
+
+    def note_rows(self, count: int) -> None:
+        """Count rows, and the time from the first to the last of them."""
+        self.last_at = time.monotonic()
+        if self.started is None:
+            self.started, self.first_at = datetime.now(UTC), self.last_at
+        self.rows += count
+
+    @property
+    def reason(self) -> str:
+        """Why the table was not read to its end; empty if it was."""
+        if self.errors:
+            return f"it was read with {self.errors} error{'s' if self.errors > 1 else ''}: {self.first_error}"
+        return f"the source left out {self.skipped} row{'s' if self.skipped > 1 else ''}" if self.skipped else ""
+
+
+class SourceRun:
+    """The sync of one source into its destinations; `run` is called once, by one thread."""
+
+    def __init__(
+        self, name: str, plugin: SourcePlugin, request: SyncRequest, pipelines: list[Pipeline], result: PluginResult
+    ) -> None:
+        self.name = name
+        self.pipelines = pipelines
+        self.result = result
+        self.readings: dict[str, Reading] = {}
+        self._plugin = plugin
+        self._request = request
+        self._channel: Channel[SyncMessage] = Channel(READ_AHEAD_BYTES)
+        self._cursors: list[Cursor] = []
+        self._saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Sync; what went wrong is in `result` and in the tables' results."""
+        started = time.monotonic()
+        pump = threading.Thread(target=self._pump, name=f"read-{self.name}", daemon=True)
+        pump.start()
+        aborted = ""
+        try:
+            for message in self._channel:
+                self._handle(message)
+                if all(pipeline.lost is not None for pipeline in self.pipelines):
+                    aborted = "no destination is left"
+                    break
+        except Interrupted:
+            aborted = "the sync was interrupted"
+            self.result.outcome = "interrupted"
+        except PluginError as error:
+            aborted = f"source `{self.name}` failed"
+            self.result.outcome, self.result.error = "failed", str(error)
+        finally:
+            self._channel.abandon()
+        self._end(aborted)
+        # A source that is stuck must not keep the sync from ending; its thread is a daemon.
+        pump.join(timeout=5.0)
+        self.result.seconds = time.monotonic() - started
+
+    def interrupt(self) -> None:
+        """End the reading; what was accepted is flushed where rows are visible as they come."""
+        self._channel.close(Interrupted("the sync was interrupted"))
+
+    def tables(self) -> list[TableResult]:
+        """The results so far, one per table and destination; also while `run` runs."""
+        rows = []
+        for pipeline in self.pipelines:
+            written = pipeline.progress()
+            for name, target in list(pipeline.targets.items()):
+                reading, result = self.readings.get(name), target.result
+                if reading is not None:
+                    result.rows_read, result.started = reading.rows, reading.started
+                    result.seconds_read = max(reading.last_at - reading.first_at, 0.0)
+                if not result.complete and name in written:
+                    result.rows_written = written[name]
+                rows.append(result)
+        return rows
+
+    def _pump(self) -> None:
+        """Move the source's messages into the channel, so that a slow source can be interrupted."""
+        messages: Iterable[SyncMessage] | None = None
+        try:
+            messages = self._plugin.sync(self._request)
+            for message in messages:
+                self._channel.put(message, message.batch.nbytes if isinstance(message, Insert) else 0)
+            self._channel.close()
+        except ChannelClosed:
+            pass
+        except CatchmentError as error:
+            self._channel.close(error if isinstance(error, PluginError) else PluginError(str(error)))
+        except Exception as error:
+            log.exception("source `%s` failed", self.name)
+            self._channel.close(PluginError(f"source `{self.name}` failed: {type(error).__name__}: {error}"))
+        finally:
+            close = getattr(messages, "close", None)
+            if close is not None:
+                close()
+
+    def _handle(self, message: SyncMessage) -> None:
+        match message:
+            case Insert(table, batch):
+                self._reading(table).note_rows(batch.num_rows)
+                for pipeline in self.pipelines:
+                    pipeline.insert(table, batch)
+            case MigrateTable(table):
+                self._reading(table)
+                for pipeline in self.pipelines:
+                    pipeline.migrate(table)
+            case DeleteRecord():
+                for pipeline in self.pipelines:
+                    pipeline.delete_record(message)
+            case TableErrorMessage(name, text, client):
+                reading = self._known(name)
+                reading.errors += 1
+                reading.first_error = reading.first_error or text
+                for pipeline in self.pipelines:
+                    pipeline.targets[name].result.add_error(client, text)
+                log.error(text, extra={"source": self.name, "table": name, "client": client})
+            case RowsSkipped(name, count, example, client):
+                self._known(name).skipped += count
+                for pipeline in self.pipelines:
+                    pipeline.targets[name].result.rows_rejected += count
+                log.warning(
+                    "%d rows left out, the first: %s", count, example, extra={"source": self.name, "table": name}
+                )
+            case ClientDone(name, client):
+                self._known(name).clients_done.append(client)
+            case Cursor():
+                self._cursors.append(message)
+                if time.monotonic() - self._saved_at > CHECKPOINT_S:
+                    for pipeline in self.pipelines:
+                        pipeline.flush()
+                    self._acknowledge()
+
+    def _reading(self, table: Table) -> Reading:
+        reading = self.readings.get(table.name)
+        if reading is None:
+            reading = self.readings[table.name] = Reading(table)
+        return reading
+
+    def _known(self, name: str) -> Reading:
+        if name not in self.readings:
+            raise PluginError(f"source `{self.name}` speaks of table `{name}` before it sent its columns")
+        return self.readings[name]
+
+    def _end(self, aborted: str) -> None:
+        incomplete = self._incomplete()
+        for pipeline in self.pipelines:
+            pipeline.finish(incomplete, aborted=aborted)
+        self._acknowledge()
+
+    def _incomplete(self) -> dict[str, str]:
+        """Tables that were not read to their end, and those below them, each with the reason."""
+        reasons: dict[str, str] = {}
+        for name, reading in self.readings.items():
+            if reading.reason:
+                reasons[name] = reading.reason
+            elif reading.table.parent in reasons:
+                reasons[name] = f"its parent table `{reading.table.parent}` is not complete"
+        return reasons
+
+    def _acknowledge(self) -> None:
+        """Have the source save the cursors whose rows are durable in every destination."""
+        self._saved_at = time.monotonic()
+        safe = [
+            cursor
+            for cursor in self._cursors
+            if all(pipeline.durable(cursor.table_name) for pipeline in self.pipelines)
+        ]
+        if not safe:
+            return
+        self._cursors = [cursor for cursor in self._cursors if cursor not in safe]
+        try:
+            self._plugin.acknowledge(safe)
+        except CatchmentError as error:
+            self.result.outcome = "failed"
+            self.result.error = f"the cursors of source `{self.name}` could not be saved: {error}"

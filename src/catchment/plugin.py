@@ -1,0 +1,236 @@
+"""The faces of a source, a destination and a transformer, as the engine sees them.
+
+A plugin written with the SDK and (later) a remote one behind gRPC both have them, so the engine cannot tell which it
+drives. Nothing here is needed to write a plugin: authors use `catchment.sdk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeAlias
+
+import pyarrow as pa
+
+from catchment.channel import Budget
+from catchment.messages import Cursor, SyncMessage, WriteMessage
+from catchment.schema.changes import ChangeKind
+from catchment.schema.select import Selection
+from catchment.schema.table import Table
+
+WriteMode: TypeAlias = Literal["overwrite-delete-stale", "overwrite", "append"]
+Publishing: TypeAlias = Literal["none", "table", "sync"]
+
+
+def stored_unchanged(data_type: pa.DataType) -> pa.DataType:
+    """The type itself: what a destination that keeps every Arrow type declares."""
+    return data_type
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """How much a destination likes to be given at once; what its spec sets goes before this."""
+
+    rows: int = 0
+    """Rows after which a batch is written; 0 means no limit."""
+    size_bytes: int = 0
+    """Bytes in memory after which a batch is written; 0 means no limit."""
+    timeout_s: float = 0.0
+    """Seconds after which a started batch is written; 0 means no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a destination can do; the engine refuses a config that asks for more, the docs print it all."""
+
+    write_modes: frozenset[WriteMode] = frozenset({"append", "overwrite", "overwrite-delete-stale"})
+    """Write modes that work."""
+    safe_changes: frozenset[ChangeKind] = frozenset()
+    """Changes of a table that lose nothing here, so `migrate_mode: safe` makes them."""
+    forced_changes: frozenset[ChangeKind] | None = None
+    """Changes that `migrate_mode: forced` makes as well; None means every change, by making the table anew."""
+    kept_when_forced: frozenset[ChangeKind] = frozenset()
+    """Of the forced changes, those that keep the rows that are there."""
+    delete_records: bool = False
+    """Whether single rows can be deleted by a predicate, their descendants with them."""
+    publish: Publishing = "none"
+    """`none`: rows are visible as they come; `table`: each table at once; `sync`: all tables of a sync at once."""
+    readable: bool = True
+    """Whether `read` gives back what was written."""
+    max_identifier_bytes: int = 0
+    """Longest table or column name in bytes of UTF-8; 0 means no limit."""
+    writers: int = 1
+    """Tables that may be written at once."""
+    batch: BatchSize = BatchSize(rows=10_000, size_bytes=5 << 20, timeout_s=20.0)
+    """What the destination is given at once where the config sets nothing."""
+    stored_as: Callable[[pa.DataType], pa.DataType] = field(default=stored_unchanged)
+    """The type that `read` gives back for a column of the given type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One table to publish: `staged` holds this sync's rows without keys, `table` is what readers see."""
+
+    table: Table
+    staged: Table
+    source_name: str
+    sync_time: datetime
+    keep: Literal["other_sources", "all"] = "other_sources"
+    """Which rows of the live table stay besides those whose keys come anew: other sources' only (this source's stale
+    rows go), or all (nothing is deleted: the fetch had errors)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What publishing one table did, in rows."""
+
+    stale_deleted: int | None = None
+    """Rows of this source that are gone; None where the destination cannot tell."""
+    stale_kept: int | None = None
+    """Rows of this source from earlier syncs that stayed; None where the destination cannot tell."""
+
+
+@dataclass(slots=True)
+class WriteStats:
+    """What became of one table's rows in a session."""
+
+    rows: int = 0
+    """Rows that are durable."""
+    size_bytes: int = 0
+    """Bytes of those rows in memory."""
+    seconds: float = 0.0
+    """Seconds spent inside the destination."""
+    stale_deleted: int | None = None
+    error: str = ""
+    """Why the table failed; empty while it has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where cursors are kept: a table of a destination that is open already."""
+
+    destination: DestinationPlugin
+    table_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What a source is asked to send."""
+
+    selection: Selection
+    deterministic_cq_id: bool | None = None
+    """None where the config does not say: ids are then made from keys where child tables refer to them."""
+    client_id_column: bool = False
+    backend: Backend | None = None
+    shard: tuple[int, int] | None = None
+    """This shard's number, from 1, and how many there are."""
+    stop_on_error: bool = False
+    """Whether the first failed table ends the sync (`on_error: stop`)."""
+
+
+class SourcePlugin(Protocol):
+    """A source as the engine sees it. One thread calls it; `sync` may use more inside."""
+
+    @property
+    def name(self) -> str:
+        """Name of the plugin, such as `postgresql`."""
+
+    def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
+        """Take the spec; with `no_connection` only to list tables. Raises `SpecError` for a wrong one."""
+
+    def tables(self, selection: Selection) -> Sequence[Table]:
+        """The selected tables, parents before children."""
+
+    def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
+        """All migrate messages, then rows, errors and cursors. Raises `PluginError` when the source as a whole fails."""
+
+    def acknowledge(self, cursors: Sequence[Cursor]) -> None:
+        """Called once all rows before these cursors are durable in every destination; saves them in the backend."""
+
+    def test_connection(self) -> None:
+        """Raises `PluginError` when the source cannot be reached."""
+
+    def close(self) -> None:
+        """Let go of connections; also after a failed `init`."""
+
+
+class WriteSession(Protocol):
+    """The writing of one source's sync into one destination. One thread calls it."""
+
+    def write(self, message: WriteMessage) -> None:
+        """Accept a message; blocks while the destination is behind.
+
+        Raises `PluginError` when the message's table has failed (now or before; its rows are then no longer taken),
+        `PluginLost` when the destination is gone.
+        """
+
+    def flush(self) -> None:
+        """Return when all that was accepted is durable, or its table's error stands in `stats`. Raises `PluginLost`."""
+
+    def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
+        """Make the staged tables visible together; by name of the live table. All or nothing: raises `PluginError`."""
+
+    def stats(self) -> Mapping[str, WriteStats]:
+        """What is durable so far, by table name (the staged name while staged)."""
+
+    def close(self) -> None:
+        """End the session: what is not flushed is dropped, staged tables of it are removed."""
+
+
+class DestinationPlugin(Protocol):
+    """A destination as the engine sees it: initialised once a run, one session per source."""
+
+    @property
+    def name(self) -> str:
+        """Name of the plugin, such as `duckdb`."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; may depend on the spec, so ask after `init`."""
+
+    def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
+        """Take the spec and connect, unless `no_connection`. Raises `SpecError`, or `PluginError` if it cannot."""
+
+    def session(self, budget: Budget) -> WriteSession:
+        """Begin to write; several sessions may be open at once."""
+
+    def read(self, table: Table) -> Iterator[pa.RecordBatch]:
+        """Rows of `table` in no order, columns and order as in `table`, types as `capabilities.stored_as` says."""
+
+    def test_connection(self) -> None:
+        """Raises `PluginError` when the destination cannot be reached."""
+
+    def close(self) -> None:
+        """Let go of connections; also after a failed `init`."""
+
+
+class TransformerPlugin(Protocol):
+    """A transformer as the engine sees it: a table and its batches in, a table and batches out."""
+
+    @property
+    def name(self) -> str:
+        """Name of the plugin."""
+
+    def init(self, spec: Mapping[str, Any], *, invocation_id: str = "") -> None:
+        """Take the spec. Raises `SpecError` for a wrong one."""
+
+    def transform_table(self, table: Table) -> Table:
+        """The table that comes out for `table`; the same answer every time."""
+
+    def transform(self, table: Table, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Batches of `transform_table(table)` for one batch of `table`."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+Plugin: TypeAlias = SourcePlugin | DestinationPlugin | TransformerPlugin
+Kind: TypeAlias = Literal["source", "destination", "transformer"]
+
+
+class PluginFactory(Protocol):
+    """What an entry point names: an object that makes a fresh plugin."""
+
+    def as_plugin(self) -> Plugin:
+        """A new plugin, not yet initialised."""

@@ -1,0 +1,1 @@
+"""What a table is: columns, types, changes, selection; knows Arrow and nothing of plugins."""

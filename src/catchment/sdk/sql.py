@@ -1,0 +1,202 @@
+"""What all SQL destinations share: a `Dialect` value, and functions that turn tables and messages into statements.
+
+Identifiers are always quoted, values always bound. A destination keeps its `Dialect` in its own file and adds what only
+its database has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+
+from catchment.errors import PluginError
+from catchment.messages import DeleteRecord, PredicateGroup
+from catchment.plugin import Capabilities
+from catchment.schema.changes import Change, merged, plan
+from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, CQ_PARENT_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME
+from catchment.schema.table import Column, Table
+
+Statement: TypeAlias = tuple[str, tuple[Any, ...]]
+"""SQL text and the values for its placeholders, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one database writes SQL."""
+
+    type_name: Callable[[pa.DataType], str]
+    """The column type for an Arrow type, as in `create table`."""
+    arrow_type: Callable[[str], pa.DataType]
+    """The Arrow type for a column type as the catalogue shows it; the inverse of `type_name` where that has one."""
+    placeholder: str = "?"
+    """What stands for a bound value."""
+    quote_char: str = '"'
+    qualify: Callable[[str], str] | None = None
+    """The quoted name of a table where that is more than its name (a staging schema); None: the name, quoted."""
+    inline_unique: bool = True
+    """Whether `unique` columns get a constraint when the table is made."""
+    to_parameter: Callable[[pa.Scalar], Any] = lambda scalar: scalar.as_py()
+    """The driver's value for an Arrow scalar."""
+
+    def quote(self, name: str) -> str:
+        """`name` as a quoted identifier. Raises `PluginError` for a NUL, which no database can hold in one."""
+        if "\0" in name:
+            raise PluginError(f"name {name!r} holds a NUL character; rename it")
+        return self.quote_char + name.replace(self.quote_char, self.quote_char * 2) + self.quote_char
+
+    def table(self, name: str) -> str:
+        """The quoted name of a table."""
+        return self.qualify(name) if self.qualify is not None else self.quote(name)
+
+    def columns(self, names: Sequence[str]) -> str:
+        """Quoted names joined by commas."""
+        return ", ".join(self.quote(name) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What has to happen for a table to fit: `alter` carries out `changes`, `recreate` drops and creates."""
+
+    action: Literal["none", "create", "alter", "recreate"]
+    table: Table
+    """The table as it will be: for `alter`, removed columns are still in it, nullable and without keys."""
+    changes: tuple[Change, ...] = ()
+
+
+def migration(
+    dialect: Dialect, have: Table | None, want: Table, capabilities: Capabilities, *, force: bool
+) -> Migration:
+    """How to get from `have` (as the catalogue describes it; None: missing) to `want`.
+
+    Types are compared as the database stores them, so a type that it cannot tell apart is no change. Raises
+    `MigrationRefused` for a change that needs `migrate_mode: forced`, or that the destination cannot make at all.
+    """
+    if have is None:
+        return Migration("create", want)
+    found = plan(
+        have,
+        normalized(dialect, want),
+        safe=capabilities.safe_changes,
+        forced=capabilities.forced_changes,
+        force=force,
+    )
+    if not found:
+        return Migration("none", merged(have, want))
+    if all(change.kind in capabilities.safe_changes | capabilities.kept_when_forced for change in found):
+        return Migration("alter", merged(have, want), found)
+    return Migration("recreate", want, found)
+
+
+def normalized(dialect: Dialect, table: Table) -> Table:
+    """`table` with each type as it comes back from the database's catalogue; key columns are not null."""
+    return table.with_columns(
+        [
+            Column(
+                name=column.name,
+                type=dialect.arrow_type(dialect.type_name(column.type)),
+                primary_key=column.primary_key,
+                not_null=column.not_null or column.primary_key,
+                unique=column.unique and dialect.inline_unique,
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def column_definition(dialect: Dialect, column: Column) -> str:
+    """A column as in `create table`, with `not null` and `unique`; the primary key is the table's."""
+    parts = [dialect.quote(column.name), dialect.type_name(column.type)]
+    if column.unique and not column.primary_key and dialect.inline_unique:
+        parts.append("unique")
+    if column.not_null or column.primary_key:
+        parts.append("not null")
+    return " ".join(parts)
+
+
+def create_table(dialect: Dialect, table: Table, *, constraint: str = "") -> str:
+    """`create table if not exists` with the columns and the primary key, which is called `constraint` if given."""
+    parts = [column_definition(dialect, column) for column in table.columns]
+    if table.primary_keys:
+        named = f"constraint {dialect.quote(constraint)} " if constraint else ""
+        parts.append(f"{named}primary key ({dialect.columns(table.primary_keys)})")
+    return f"create table if not exists {dialect.table(table.name)} ({', '.join(parts)})"
+
+
+def add_column(dialect: Dialect, table: Table, column: Column) -> str:
+    """`alter table … add column`."""
+    return f"alter table {dialect.table(table.name)} add column {column_definition(dialect, column)}"
+
+
+def drop_table(dialect: Dialect, name: str) -> str:
+    """`drop table if exists`."""
+    return f"drop table if exists {dialect.table(name)}"
+
+
+def insert_select(dialect: Dialect, into: str, columns: Sequence[str], source: str) -> str:
+    """`insert into … select` of `columns` by name; `source` is a quoted table name or view."""
+    names = dialect.columns(columns)
+    return f"insert into {dialect.table(into)} ({names}) select {names} from {source}"  # noqa: S608
+
+
+def delete_stale(
+    dialect: Dialect, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
+) -> Statement:
+    """`delete` of a source's rows older than `sync_time`, with `clients` only of those clients."""
+    where, values = stale_rows(dialect, source_name=source_name, sync_time=sync_time, clients=clients)
+    return f"delete from {dialect.table(table.name)} where {where}", values  # noqa: S608
+
+
+def stale_rows(
+    dialect: Dialect, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
+) -> Statement:
+    """The condition for a source's rows older than `sync_time`, to stand after `where`."""
+    mark = dialect.placeholder
+    where = f"{dialect.quote(CQ_SOURCE_NAME)} = {mark} and {dialect.quote(CQ_SYNC_TIME)} < {mark}"
+    values: tuple[Any, ...] = (source_name, sync_time)
+    if clients is not None:
+        marks = ", ".join([mark] * len(clients)) or "null"
+        where += f" and {dialect.quote(CQ_CLIENT_ID)} in ({marks})"
+        values += tuple(clients)
+    return where, values
+
+
+def delete_records(dialect: Dialect, message: DeleteRecord) -> list[Statement]:
+    """Statements to run in one transaction: rows of descendants first, those that match the predicates last."""
+    condition, values = _matches(dialect, message.where)
+    selected = {message.table_name: (condition, values)}
+    deletes = [(message.table_name, condition, values)]
+    waiting = list(message.relations)
+    while waiting:
+        ready = [relation for relation in waiting if relation.parent_name in selected]
+        if not ready:
+            names = ", ".join(f"`{relation.table_name}`" for relation in waiting)
+            raise PluginError(f"cannot delete records of {names}: their parent tables are not part of the message")
+        for relation in ready:
+            parent_condition, parent_values = selected[relation.parent_name]
+            condition = (
+                f"{dialect.quote(CQ_PARENT_ID)} in (select {dialect.quote(CQ_ID)} "  # noqa: S608
+                f"from {dialect.table(relation.parent_name)} where {parent_condition})"
+            )
+            selected[relation.table_name] = (condition, parent_values)
+            deletes.append((relation.table_name, condition, parent_values))
+        waiting = [relation for relation in waiting if relation not in ready]
+    return [
+        (f"delete from {dialect.table(name)} where {condition}", values)  # noqa: S608
+        for name, condition, values in reversed(deletes)
+    ]
+
+
+def _matches(dialect: Dialect, groups: Sequence[PredicateGroup]) -> Statement:
+    """The condition for rows that match every group."""
+    parts: list[str] = []
+    values: list[Any] = []
+    for group in groups:
+        if group.predicates:
+            tests = [f"{dialect.quote(predicate.column)} = {dialect.placeholder}" for predicate in group.predicates]
+            parts.append(f"({f' {group.grouping} '.join(tests)})")
+            values.extend(dialect.to_parameter(predicate.value[0]) for predicate in group.predicates)
+    return " and ".join(parts) or "1 = 1", tuple(values)

@@ -1,0 +1,1 @@
+"""What a user writes: the config model and its loader; knows nothing of plugins."""

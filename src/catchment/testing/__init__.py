@@ -1,0 +1,1 @@
+"""The conformance kit: suites that any plugin can be put through."""
