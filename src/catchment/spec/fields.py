@@ -1,0 +1,112 @@
+"""The building blocks of plugin specs: the base model, secrets, durations, batch limits, and how a spec is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from catchment.errors import Problem, SpecError
+from catchment.spec.report import problems_of
+
+
+class Secret:
+    """A text that is never shown: `repr`, `str` and error messages hide it; `reveal` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        made = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(metadata={"secret": True}))
+        return core_schema.json_or_python_schema(
+            json_schema=made,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )
+
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+DURATION_PATTERN = r"^[-+]?([0-9]*(\.[0-9]*)?[a-z]+)+$"
+
+
+def duration_s(value: object) -> object:
+    """Seconds of a duration text such as `1h30m`, `1.5h` or `500ms`. Raises `ValueError` for any other text."""
+    if not isinstance(value, str):
+        raise ValueError("expected a duration such as '30s' or '1h30m'")
+    text = value.removeprefix("+")
+    parts = _PART.findall(text)
+    if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
+        raise ValueError("expected a duration such as '30s' or '1h30m' (units ns, us, ms, s, m, h)")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(duration_s),
+    Field(json_schema_extra={"type": "string", "pattern": DURATION_PATTERN}),
+]
+"""Seconds, written as a duration text in a config."""
+
+
+class Spec(BaseModel):
+    """The base of every plugin's spec: frozen, strict about types, and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+    )
+
+
+class BatchSpec(Spec):
+    """When rows are written: whichever limit is reached first. Unset limits are chosen from measurement."""
+
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Rows in a batch."""
+    batch_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Bytes in memory of a batch."""
+    batch_timeout: Duration | None = None
+    """How long a started batch may wait."""
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def parse_spec(spec_type: type[S], value: Mapping[str, Any] | None, *, where: str) -> S:
+    """A plugin's spec from what the config says. Raises `SpecError` with every mistake; `where` names the plugin."""
+    try:
+        # Through JSON, so that lists stand for tuples as in any config file while scalars are taken strictly.
+        return spec_type.model_validate_json(json.dumps(dict(value or {}), default=str))
+    except ValidationError as error:
+        problems = problems_of(error, spec_type, value or {}, prefix="spec.spec")
+        raise SpecError([Problem(f"{where}: {p.message}", path=p.path, hint=p.hint) for p in problems]) from None
