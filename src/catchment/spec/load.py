@@ -87,7 +87,7 @@ class _File:
         made = []
         try:
             for node in yaml.compose_all(text, Loader=_LOADER):
-                if node is None or (isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None):
+                if node is None or (isinstance(node, yaml.ScalarNode) and node.value == "" and not node.style):
                     continue
                 made.append(self._document(node))
         except yaml.MarkedYAMLError as error:
@@ -145,7 +145,7 @@ class _File:
             filled = self._filled(text, path, node.start_mark.line + 1)
             if filled is None:
                 return text
-            if node.style is None and _REFERENCE.fullmatch(text):
+            if not node.style and _REFERENCE.fullmatch(text):
                 return self._typed(filled, path, node.start_mark.line + 1)
             return filled
         return _constructed(node)

@@ -1,0 +1,58 @@
+"""All that a plugin's author imports."""
+
+from catchment.errors import (
+    CatchmentError,
+    MigrationRefused,
+    PluginError,
+    PluginLost,
+    Problem,
+    SpecError,
+    Transient,
+    Unsupported,
+    did_you_mean,
+)
+from catchment.messages import DeleteRecord, Predicate, PredicateGroup, TableRelation
+from catchment.plugin import BatchSize, Capabilities, Published, Swap
+from catchment.schema.table import Column, Table
+from catchment.schema.types import inet, json, mac, uuid
+from catchment.sdk.destination import Destination
+from catchment.sdk.rows import Rows
+from catchment.sdk.source import Context, Discovered, Source
+from catchment.sdk.transformer import Transformer
+from catchment.spec.fields import BatchSpec, Duration, Secret, Spec
+
+__all__ = [
+    "BatchSize",
+    "BatchSpec",
+    "Capabilities",
+    "CatchmentError",
+    "Column",
+    "Context",
+    "DeleteRecord",
+    "Destination",
+    "Discovered",
+    "Duration",
+    "MigrationRefused",
+    "PluginError",
+    "PluginLost",
+    "Predicate",
+    "PredicateGroup",
+    "Problem",
+    "Published",
+    "Rows",
+    "Secret",
+    "Source",
+    "Spec",
+    "SpecError",
+    "Swap",
+    "Table",
+    "TableRelation",
+    "Transformer",
+    "Transient",
+    "Unsupported",
+    "did_you_mean",
+    "inet",
+    "json",
+    "mac",
+    "uuid",
+]
