@@ -1,0 +1,45 @@
+"""What several commands share: options, reading a config, and printing a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from catchment.spec.model import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_argument(function: F) -> F:
+    """The files and folders that a command reads."""
+    return click.argument("config", nargs=-1, required=True, type=click.Path())(function)
+
+
+def output_option(function: F) -> F:
+    """`--output text|json`: with `json` one document on standard output and nothing else there."""
+    return click.option(
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Print text, or one JSON document.",
+    )(function)
+
+
+def load_config(paths: Sequence[str], *, relaxed: bool = False) -> Config:
+    """The config in `paths`; its warnings go to standard error."""
+    from catchment.spec.load import load
+
+    config = load(paths, require="relaxed" if relaxed else "strict")
+    for warning in config.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return config
+
+
+def print_json(document: object) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
