@@ -36,6 +36,12 @@ class CloudQueryType(pa.ExtensionType):  # type: ignore[misc]
     def __str__(self) -> str:
         return self.extension
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self))
+
+    def __hash__(self) -> int:
+        return hash(self.extension)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
 
