@@ -226,34 +226,29 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def _describe(self, name: str) -> Table | None:
         """The table as the catalogue has it; None if it is missing."""
-        rows = self._run(
-            "select column_name, data_type, is_nullable from duckdb_columns() "
-            "where schema_name = current_schema() and database_name = current_database() and table_name = ? "
-            "order by column_index",
-            (name,),
-        ).fetchall()
-        if not rows:
+        # The catalogue's views list every column of the database at each call; this function looks at one table.
+        if not self._exists(name):
             return None
-        found = self._run(
-            "select constraint_type, constraint_column_names from duckdb_constraints() "
-            "where schema_name = current_schema() and database_name = current_database() and table_name = ?",
-            (name,),
-        ).fetchall()
-        keys = {column for kind, columns in found if kind == "PRIMARY KEY" for column in columns}
-        unique = {columns[0] for kind, columns in found if kind == "UNIQUE" and len(columns) == 1}
+        rows = self._run(f"select name, type, \"notnull\", pk from pragma_table_info({_literal(DIALECT.quote(name))})")
         return Table(
             name,
             tuple(
-                Column(
-                    column,
-                    _arrow_type(kind),
-                    primary_key=column in keys,
-                    not_null=not nullable,
-                    unique=column in unique,
-                )
-                for column, kind, nullable in rows
+                Column(column, _arrow_type(kind), primary_key=key, not_null=strict)
+                for column, kind, strict, key in rows.fetchall()
             ),
         )
+
+    def _exists(self, name: str) -> bool:
+        """Whether there is a table of this name."""
+        import duckdb
+
+        try:
+            self._connection.table(DIALECT.quote(name))
+        except duckdb.CatalogException:
+            return False
+        except duckdb.Error as error:
+            raise PluginError(f"{type(error).__name__}: {error}") from error
+        return True
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Execute a statement; what DuckDB says of a failure becomes a `PluginError`."""
@@ -299,6 +294,11 @@ def _stored(rows: pa.Table, table: Table) -> pa.Table:
         columns.append(pa.chunked_array([pa.array(range(rows.num_rows), pa.int64())]))
         names.append("_catchment_order")
     return pa.Table.from_arrays(columns, names=names)
+
+
+def _literal(text: str) -> str:
+    """`text` as an SQL string, where a function takes no bound value."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _nullable(column: Column) -> Column:
