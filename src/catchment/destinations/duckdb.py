@@ -401,32 +401,12 @@ def _type_name(data_type: pa.DataType) -> str:
     return "BLOB" if pa.types.is_large_binary(data_type) or pa.types.is_fixed_size_binary(data_type) else "VARCHAR"
 
 
-class _Opaque(pa.ExtensionType):  # type: ignore[misc]
-    """A DuckDB type that is only compared by its name."""
-
-    def __init__(self, name: str) -> None:
-        self._type_text = name
-        super().__init__(pa.utf8(), f"duckdb:{name}")
-
-    def __arrow_ext_serialize__(self) -> bytes:
-        return self._type_text.encode()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Opaque) and other._type_text == self._type_text
-
-    def __hash__(self) -> int:
-        return hash(self._type_text)
-
-    def __str__(self) -> str:
-        return self._type_text
-
-
 def _arrow_type(name: str) -> pa.DataType:
     """The Arrow type for a DuckDB type as the catalogue names it; nested and foreign types are kept by name."""
     decimal = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", name)
     if decimal:
         return pa.decimal128(int(decimal[1]), int(decimal[2]))
-    return _BACK[name] if name in _BACK else _Opaque(re.sub(r'"(\w+)"', r"\1", name))
+    return _BACK[name] if name in _BACK else sql.Opaque(re.sub(r'"(\w+)"', r"\1", name))
 
 
 DIALECT = sql.Dialect(type_name=_type_name, arrow_type=_arrow_type, inline_unique=False)

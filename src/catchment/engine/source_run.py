@@ -74,6 +74,7 @@ class SourceRun:
         self._channel: Channel[SyncMessage] = Channel(READ_AHEAD_BYTES)
         self._cursors: list[Cursor] = []
         self._saved_at = time.monotonic()
+        self._ended = False
 
     def run(self) -> None:
         """Sync; what went wrong is in `result` and in the tables' results."""
@@ -108,13 +109,13 @@ class SourceRun:
         """The results so far, one per table and destination; also while `run` runs."""
         rows = []
         for pipeline in self.pipelines:
-            written = pipeline.progress()
+            written = {} if self._ended else pipeline.progress()
             for name, target in list(pipeline.targets.items()):
                 reading, result = self.readings.get(name), target.result
                 if reading is not None:
                     result.rows_read, result.started = reading.rows, reading.started
                     result.seconds_read = max(reading.last_at - reading.first_at, 0.0)
-                if not result.complete and name in written:
+                if name in written:
                     result.rows_written = written[name]
                 rows.append(result)
         return rows
@@ -190,6 +191,7 @@ class SourceRun:
         incomplete = self._incomplete()
         for pipeline in self.pipelines:
             pipeline.finish(incomplete, aborted=aborted)
+        self._ended = True
         self._acknowledge()
 
     def _incomplete(self) -> dict[str, str]:

@@ -24,6 +24,26 @@ Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 """SQL text and the values for its placeholders, in order."""
 
 
+class Opaque(pa.ExtensionType):  # type: ignore[misc]
+    """A database's own type, known by its name alone; only good for comparing."""
+
+    def __init__(self, name: str) -> None:
+        self._sql_name = name
+        super().__init__(pa.utf8(), f"sql:{name}")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return self._sql_name.encode()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and other._sql_name == self._sql_name
+
+    def __hash__(self) -> int:
+        return hash(self._sql_name)
+
+    def __str__(self) -> str:
+        return self._sql_name
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one database writes SQL."""

@@ -1,0 +1,284 @@
+"""The PostgreSQL destination: migrate, write, delete and read; publishing is in `publish.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from catchment.destinations.postgresql import publish, types
+from catchment.destinations.postgresql.catalogue import describe
+from catchment.destinations.postgresql.connection import Connections
+from catchment.destinations.postgresql.types import DIALECT, quote
+from catchment.sdk import (
+    BatchSize,
+    BatchSpec,
+    Capabilities,
+    DeleteRecord,
+    Destination,
+    PluginError,
+    Published,
+    Secret,
+    Swap,
+    Table,
+    json,
+    sql,
+)
+from catchment.sdk.staging import CQ_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME, is_staging
+from catchment.sdk.storage import restore
+
+COPY_ROWS = 8_192
+"""Rows that are encoded at once: small enough that the server never waits for the encoder."""
+
+
+class PostgreSQLSpec(BatchSpec):
+    """Spec of the postgresql destination."""
+
+    connection_string: Secret
+    """Connection string or URI, as libpq takes it."""
+    create_performance_indexes: bool = False
+    """Whether tables get an index on `_cq_source_name` and `_cq_sync_time`."""
+    retry_on_deadlock: Annotated[int, Field(ge=0)] = 0
+    """Accepted as upstream has it; deadlocks are always tried again."""
+    pgx_log_level: Literal["trace", "debug", "info", "warn", "error", "none"] = "error"
+    """Accepted as upstream has it; there is no such driver here."""
+
+
+class PostgreSQL(Destination[PostgreSQLSpec]):
+    """Writes with binary COPY, merges set-wise, publishes by renaming freshly built tables."""
+
+    name = "postgresql"
+    capabilities = Capabilities(
+        safe_changes=frozenset({"add_column", "remove_column", "remove_unique", "move_pk_to_cq_id"}),
+        delete_records=True,
+        publish="sync",
+        max_identifier_bytes=types.MAX_NAME_BYTES,
+        writers=2,
+        batch=BatchSize(rows=0, size_bytes=48 << 20, timeout_s=60.0),
+        stored_as=types.stored_as,
+    )
+
+    def __init__(self, spec: PostgreSQLSpec) -> None:
+        super().__init__(spec)
+        self._connections = Connections(spec.connection_string.reveal())
+        self._publisher = publish.Publisher(self._connections)
+
+    def open(self) -> None:
+        """Connect."""
+        self._connections.get()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._publisher.close()
+        self._connections.close()
+
+    def migrate(self, table: Table, *, force: bool) -> None:
+        """Create or alter in one transaction; what `force` needs beyond that makes the table anew."""
+        types.check_names(table)
+        with self._connections.transaction() as connection:
+            found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
+            for statement in _statements(table, found):
+                connection.execute(statement)
+            if self.spec.create_performance_indexes and CQ_SOURCE_NAME in table and CQ_SYNC_TIME in table:
+                index = types.constraint_name(table.name, "_cqpi")
+                columns = DIALECT.columns([CQ_SOURCE_NAME, CQ_SYNC_TIME])
+                connection.execute(
+                    f"create index if not exists {quote(index)} on {DIALECT.table(table.name)} ({columns})"
+                )
+
+    def write(self, table: Table, rows: pa.Table) -> None:
+        """COPY in one transaction; with keys through a temporary table, from which the last of equal rows goes in."""
+        wires = [types.wire(column.type) for column in table.columns]
+        with self._connections.transaction() as connection:
+            if is_staging(table.name):
+                # Nobody sees a staged table: its rows have to be durable only when it is published.
+                connection.execute("set local synchronous_commit = off")
+            if not table.primary_keys and not any(wire.casts for wire in wires):
+                _copy(connection, DIALECT.table(table.name), table, rows)
+                return
+            columns = ", ".join(
+                f"{quote(column.name)} {wire.type}" for column, wire in zip(table.columns, wires, strict=True)
+            )
+            connection.execute(
+                f"create temporary table _catchment_rows ({columns}, _catchment_order bigserial) on commit drop"
+            )
+            _copy(connection, "_catchment_rows", table, rows)
+            connection.execute(_merge(table, wires))
+
+    def delete_stale(
+        self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
+    ) -> int | None:
+        """Delete to the microsecond."""
+        statement, values = sql.delete_stale(
+            DIALECT,
+            table,
+            source_name=source_name,
+            sync_time=sync_time.astimezone(UTC).replace(tzinfo=None),
+            clients=clients,
+        )
+        with self._connections.transaction() as connection:
+            return int(connection.execute(statement, values).rowcount)
+
+    def delete_records(self, message: DeleteRecord) -> None:
+        """Delete rows and their descendants in one transaction."""
+        with self._connections.transaction() as connection:
+            for statement, values in sql.delete_records(DIALECT, message):
+                connection.execute(statement, values)
+
+    def read(self, table: Table) -> Iterator[pa.RecordBatch]:
+        """A stream of batches through ADBC."""
+        import adbc_driver_postgresql.dbapi as adbc
+
+        with self._connections.transaction() as connection:
+            have = describe(connection, table.name)
+        if have is None:
+            raise PluginError(f"table `{table.name}` does not exist")
+        expressions = [
+            types.select_expression(column) if column.name in have else f"null::text as {quote(column.name)}"
+            for column in table.columns
+        ]
+        query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"  # noqa: S608
+        kinds = [types.stored_as(column.type) for column in table.columns]
+        with adbc.connect(self.spec.connection_string.reveal()) as connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            for batch in cursor.fetch_record_batch():
+                arrays = [_restored(array, kind) for array, kind in zip(batch.columns, kinds, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
+
+    def stage(self, table: Table, staged: Table, *, force: bool) -> None:
+        """Make the staged table in a schema of its own, with the columns that the live one will have."""
+        types.check_names(table)
+        self._publisher.begin(staged)
+        with self._connections.transaction() as connection:
+            connection.execute("set local synchronous_commit = off")
+            found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
+            connection.execute(publish.create_staged(found.table, staged))
+
+    def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
+        """Build the keys, then rename or merge everything in one transaction."""
+        return self._publisher.publish(swaps)
+
+    def discard(self, staged: Sequence[Table]) -> None:
+        """Drop staged tables."""
+        self._publisher.discard(staged)
+
+    def test_connection(self) -> None:
+        """Connect and ask for the version."""
+        try:
+            self._connections.run("select version()")
+        finally:
+            self._connections.close()
+
+
+def _statements(table: Table, found: sql.Migration) -> Iterator[str]:
+    """What a migration executes."""
+    name = DIALECT.table(table.name)
+    if found.action == "recreate":
+        yield sql.drop_table(DIALECT, table.name)
+    if found.action in ("create", "recreate"):
+        yield sql.create_table(DIALECT, table)
+        return
+    for change in found.changes:
+        column = quote(change.column)
+        if change.kind == "add_column" and change.current is not None:
+            yield sql.add_column(DIALECT, table, table.column(change.column))
+        elif change.kind == "remove_unique":
+            constraint = types.constraint_name(table.name, f"_{change.column}_key")
+            yield f"alter table {name} drop constraint if exists {quote(constraint)}"
+        elif change.kind == "move_pk_to_cq_id":
+            yield from _move_key(table, found.table)
+
+
+def _move_key(table: Table, merged: Table) -> Iterator[str]:
+    """The primary key on `_cq_id` alone; columns of the old one may be null again."""
+    name = DIALECT.table(table.name)
+    pkey = quote(types.constraint_name(table.name, "_pkey"))
+    # Tables that older versions of upstream's plugin made have another name for it.
+    yield f"alter table {name} drop constraint if exists {pkey}"
+    yield f"alter table {name} drop constraint if exists {quote(types.constraint_name(table.name, '_cqpk'))}"
+    for column in merged.columns:
+        if column.name != CQ_ID and not column.not_null:
+            yield f"alter table {name} alter column {quote(column.name)} drop not null"
+    yield f"alter table {name} add constraint {pkey} primary key ({quote(CQ_ID)})"
+
+
+def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
+    """COPY rows into `target` in their order."""
+    import pgpq
+    from pgpq import encoders, schema
+
+    columns = [pa.chunked_array([types.to_wire(chunk) for chunk in column.chunks]) for column in rows.columns]
+    converted = pa.Table.from_arrays(columns, names=list(table.column_names))
+    builders = {
+        column.name: encoders.StringEncoderBuilder.new_with_output(converted.schema.field(column.name), schema.Jsonb())
+        for column in table.columns
+        if column.type.equals(json())
+    }
+    fresh = pgpq.ArrowToPostgresBinaryEncoder(converted.schema)
+    encoder = fresh if not builders else _with_builders(converted.schema, builders)
+    statement = f"copy {target} ({DIALECT.columns(table.column_names)}) from stdin (format binary)"
+    with connection.cursor().copy(statement) as copy:
+        copy.write(encoder.write_header())
+        for batch in converted.to_batches():
+            for start in range(0, batch.num_rows, COPY_ROWS):
+                copy.write(encoder.write_batch(batch.slice(start, COPY_ROWS)))
+        copy.write(encoder.finish())
+
+
+def _with_builders(fields: pa.Schema, builders: Mapping[str, Any]) -> Any:
+    """An encoder that takes those builders for some columns and its own for the rest."""
+    import pgpq
+    from pgpq import encoders
+
+    chosen = {field.name: builders.get(field.name) or _builder(encoders, field) for field in fields}
+    return pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(fields, chosen)
+
+
+def _builder(encoders: Any, field: pa.Field) -> Any:
+    kind = field.type
+    if types.is_list(kind):
+        return encoders.ListEncoderBuilder.new_with_inner(field, _builder(encoders, kind.value_field))
+    names = {
+        pa.bool_(): "Boolean",
+        pa.int16(): "Int16",
+        pa.int32(): "Int32",
+        pa.int64(): "Int64",
+        pa.float32(): "Float32",
+        pa.float64(): "Float64",
+        pa.utf8(): "String",
+        pa.string_view(): "StringView",
+        pa.binary(): "Binary",
+        pa.binary(16): "FixedSizeBinary",
+        pa.date32(): "Date32",
+        pa.time64("us"): "Time64Microsecond",
+        pa.timestamp("us"): "TimestampMicrosecond",
+    }
+    name = "Decimal128" if pa.types.is_decimal128(kind) else names[kind]
+    return getattr(encoders, f"{name}EncoderBuilder")(field)
+
+
+def _merge(table: Table, wires: Sequence[types.Wire]) -> str:
+    """From the temporary table into the real one: casts, the last of equal keys, and replacing what is there."""
+    expressions = ", ".join(
+        f"{quote(column.name)}::{types.type_name(column.type)}" if wire.casts else quote(column.name)
+        for column, wire in zip(table.columns, wires, strict=True)
+    )
+    names = DIALECT.columns(table.column_names)
+    into = f"insert into {DIALECT.table(table.name)} ({names})"  # noqa: S608
+    if not table.primary_keys:
+        return f"{into} select {expressions} from _catchment_rows order by _catchment_order"
+    keys = DIALECT.columns(table.primary_keys)
+    last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, _catchment_order desc"  # noqa: S608
+    others = [name for name in table.column_names if name not in table.primary_keys]
+    updates = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in others)
+    action = f"do update set {updates}" if others else "do nothing"
+    return f"{into} select {expressions} from ({last}) as last_rows on conflict ({keys}) {action}"  # noqa: S608
+
+
+def _restored(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    return restore(array, kind)
