@@ -90,7 +90,7 @@ class ProtocolError(CatchmentError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The hint for an unknown name: the nearest known one, else the known ones, at most ten; empty if there are none."""
+    """The hint for an unknown name: the nearest known one, else at most ten of them; empty if there are none."""
     names = sorted(set(known))
     near = get_close_matches(name, names, n=1)
     if near:

@@ -143,7 +143,7 @@ class SourcePlugin(Protocol):
         """The selected tables, parents before children."""
 
     def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
-        """All migrate messages, then rows, errors and cursors. Raises `PluginError` when the source as a whole fails."""
+        """All migrate messages, then rows, errors and cursors. Raises `PluginError` when the whole source fails."""
 
     def acknowledge(self, cursors: Sequence[Cursor]) -> None:
         """Called once all rows before these cursors are durable in every destination; saves them in the backend."""

@@ -139,7 +139,9 @@ class DuckDB(Destination[DuckDBSpec]):
             for column in table.columns
         ]
         cursor = self._connection.cursor()
-        reader = cursor.execute(f"select {', '.join(columns)} from {DIALECT.table(table.name)}").to_arrow_reader(100_000)
+        reader = cursor.execute(f"select {', '.join(columns)} from {DIALECT.table(table.name)}").to_arrow_reader(
+            100_000
+        )
         for batch in reader:
             arrays = [
                 restore(array, self.capabilities.stored_as(column.type))
@@ -189,9 +191,7 @@ class DuckDB(Destination[DuckDBSpec]):
             f"select (select count(*) from {staged}), (select count(*) from (select distinct {quoted} from {staged}))"
         ).fetchone()
         if total > unique:
-            self._run(
-                f"delete from {staged} where rowid not in (select max(rowid) from {staged} group by {quoted})"
-            )
+            self._run(f"delete from {staged} where rowid not in (select max(rowid) from {staged} group by {quoted})")
 
     def _keep_live_rows(self, swap: Swap, have: Table) -> Published:
         """Copy the live rows that stay into the staged table; how many of this source's went and stayed."""
@@ -216,7 +216,8 @@ class DuckDB(Destination[DuckDBSpec]):
     def _clear(self, run: str) -> None:
         """Drop what runs that were killed left; nobody else can have the file open."""
         rows = self._run(
-            "select table_name from duckdb_tables() where schema_name = current_schema() and starts_with(table_name, ?)",
+            "select table_name from duckdb_tables() "
+            "where schema_name = current_schema() and starts_with(table_name, ?)",
             (STAGING_PREFIX,),
         ).fetchall()
         for (name,) in rows:
@@ -229,7 +230,7 @@ class DuckDB(Destination[DuckDBSpec]):
         # The catalogue's views list every column of the database at each call; this function looks at one table.
         if not self._exists(name):
             return None
-        rows = self._run(f"select name, type, \"notnull\", pk from pragma_table_info({_literal(DIALECT.quote(name))})")
+        rows = self._run(f'select name, type, "notnull", pk from pragma_table_info({_literal(DIALECT.quote(name))})')
         return Table(
             name,
             tuple(
@@ -286,9 +287,7 @@ _ORDER = '"_catchment_order"'
 
 def _stored(rows: pa.Table, table: Table) -> pa.Table:
     """Rows as DuckDB takes them; with keys, a number that tells which of equal ones came last."""
-    columns = [
-        pa.chunked_array([map_array(chunk, _to_leaf) for chunk in column.chunks]) for column in rows.columns
-    ]
+    columns = [pa.chunked_array([map_array(chunk, _to_leaf) for chunk in column.chunks]) for column in rows.columns]
     names = list(table.column_names)
     if table.primary_keys:
         columns.append(pa.chunked_array([pa.array(range(rows.num_rows), pa.int64())]))
@@ -310,7 +309,7 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def _options(connection_string: str) -> dict[str, str]:
+def _options(connection_string: str) -> dict[str, Any]:
     """`a=b` pairs behind the `?` of a connection string."""
     pairs = (pair.partition("=") for pair in connection_string.partition("?")[2].split("&") if pair)
     return {key: value for key, _, value in pairs}
@@ -378,8 +377,13 @@ _BACK = {name: data_type for data_type, name in _TYPES}
 def _type_name(data_type: pa.DataType) -> str:
     """The DuckDB type for an Arrow type."""
     if data_type in _NAMES:
-        return _NAMES[data_type]
-    if _is_text(data_type) or data_type.equals(inet()) or data_type.equals(mac()) or pa.types.is_large_string(data_type):
+        return str(_NAMES[data_type])
+    if (
+        _is_text(data_type)
+        or data_type.equals(inet())
+        or data_type.equals(mac())
+        or pa.types.is_large_string(data_type)
+    ):
         return "VARCHAR"
     if pa.types.is_map(data_type):
         return f"MAP({_type_name(data_type.key_type)}, {_type_name(data_type.item_type)})"

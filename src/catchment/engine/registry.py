@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
 from catchment.errors import PluginError, SpecError, did_you_mean
 from catchment.plugin import DestinationPlugin, Kind, Plugin, PluginFactory, SourcePlugin, TransformerPlugin
@@ -30,7 +29,7 @@ def installed() -> list[InstalledPlugin]:
     found = [
         InstalledPlugin(kind, point.name, point.value, f"{point.dist.name} {point.dist.version}" if point.dist else "")
         for kind in ("source", "destination", "transformer")
-        for point in _points(cast(Kind, kind))
+        for point in _points(kind)
     ]
     return sorted(found, key=lambda plugin: (plugin.kind, plugin.name))
 
@@ -56,7 +55,9 @@ def factory(kind: Kind, registry: str, path: str) -> PluginFactory:
             f"{kind} plugin `{path}` cannot be imported: {error}",
             hint=f"install what it needs, for a plugin of ours `pip install 'catchment[{path}]'`",
         ) from error
-    found = functools.reduce(lambda value, name: getattr(value, name, None), attribute.split("."), module)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
     if found is None or not hasattr(found, "as_plugin"):
         raise SpecError(
             f"{kind} plugin `{path}`: `{attribute}` in module `{module_name}` is "

@@ -12,7 +12,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from catchment.plugin import WriteMode
-from catchment.schema.internal import CQ_ID, SYNC_GROUP_ID, SOURCE_NAME, SYNC_TIME
+from catchment.schema.internal import CQ_ID, SOURCE_NAME, SYNC_GROUP_ID, SYNC_TIME
 from catchment.schema.table import Column, Table
 
 

@@ -25,7 +25,7 @@ from catchment.engine.source_run import SourceRun
 from catchment.engine.stamp import Stamp, sync_group_id
 from catchment.engine.summary import Summary
 from catchment.errors import CatchmentError, PluginError
-from catchment.plugin import Backend, DestinationPlugin, SyncRequest, TransformerPlugin
+from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncRequest, TransformerPlugin
 from catchment.schema.select import Selection
 from catchment.spec.model import DestinationConfig, SourceConfig
 
@@ -137,7 +137,7 @@ class Sync:
         finally:
             self._end(source, pipelines)
 
-    def _end(self, source: registry.SourcePlugin, pipelines: Iterable[Pipeline]) -> None:
+    def _end(self, source: SourcePlugin, pipelines: Iterable[Pipeline]) -> None:
         """Close what belongs to one source, and note destinations that got lost."""
         for pipeline in pipelines:
             if pipeline.lost is not None:
@@ -198,7 +198,9 @@ class Sync:
         if source.backend_options is not None:
             destination = backend_destination(source)
             if self._results[destination].outcome == "failed":
-                raise PluginError(f"source `{source.name}`: destination `{destination}` with its cursors cannot be used")
+                raise PluginError(
+                    f"source `{source.name}`: destination `{destination}` with its cursors cannot be used"
+                )
             backend = Backend(self._destinations[destination], source.backend_options.table_name)
         return SyncRequest(
             selection=selection(source),

@@ -28,7 +28,9 @@ PARENT_ID = Column(CQ_PARENT_ID, types.uuid(), "`_cq_id` of the parent row.")
 CLIENT_ID = Column(CQ_CLIENT_ID, pa.utf8(), "The account, region or other slice the row comes from.", not_null=True)
 SYNC_TIME = Column(CQ_SYNC_TIME, pa.timestamp("us", "UTC"), "Start of the sync that wrote the row.")
 SOURCE_NAME = Column(CQ_SOURCE_NAME, pa.utf8(), "Name of the source in the config.")
-SYNC_GROUP_ID = Column(CQ_SYNC_GROUP_ID, pa.utf8(), "Group of syncs the row belongs to.", primary_key=True, not_null=True)
+SYNC_GROUP_ID = Column(
+    CQ_SYNC_GROUP_ID, pa.utf8(), "Group of syncs the row belongs to.", primary_key=True, not_null=True
+)
 
 STAGING_PREFIX = "_catchment_staging."
 """What the names of staged tables start with; a destination may put them in a schema of their own."""
@@ -78,7 +80,7 @@ def _version_masks(count: int) -> tuple[pa.Array, pa.Array]:
     settle = bytes.fromhex("00000000000040008000000000000000")
     return tuple(
         pa.Array.from_buffers(pa.uint64(), count * 2, [None, pa.py_buffer(mask * count)]) for mask in (clear, settle)
-    )  # type: ignore[return-value]
+    )
 
 
 _MASKED_AT_ONCE = 1 << 16
@@ -91,9 +93,7 @@ def random_ids(count: int) -> pa.Array:
     pieces = []
     for start in range(0, count * 2, _MASKED_AT_ONCE * 2):
         piece = raw.slice(start, _MASKED_AT_ONCE * 2)
-        pieces.append(
-            pc.bit_wise_or(pc.bit_wise_and(piece, clear.slice(0, len(piece))), settle.slice(0, len(piece)))
-        )
+        pieces.append(pc.bit_wise_or(pc.bit_wise_and(piece, clear.slice(0, len(piece))), settle.slice(0, len(piece))))
     words = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces or [raw])
     storage = pa.Array.from_buffers(pa.binary(16), count, [None, words.buffers()[1]])
     return pa.ExtensionArray.from_storage(types.uuid(), storage)

@@ -9,6 +9,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -65,7 +66,7 @@ class Column:
     def from_field(cls, field: pa.Field) -> Column:
         """The column of an Arrow field; only the exact text `true` is true, unknown keys are left out."""
         metadata: Mapping[bytes, bytes] = field.metadata or {}
-        flags = {name: metadata.get(key) == b"true" for name, key in _FLAGS.items()}
+        flags: dict[str, Any] = {name: metadata.get(key) == b"true" for name, key in _FLAGS.items()}
         return cls(
             name=field.name,
             type=field.type,

@@ -152,9 +152,7 @@ def _with_type(array: pa.Array, data_type: pa.DataType) -> pa.Array:
     if isinstance(data_type, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(data_type, _with_type(array, data_type.storage_type))
     if pa.types.is_struct(data_type):
-        children = [
-            _with_type(array.field(index), field.type) for index, field in enumerate(data_type)
-        ]
+        children = [_with_type(array.field(index), field.type) for index, field in enumerate(data_type)]
         # `field` keeps the parent's offset applied, so the validity bitmap has to start at zero as well.
         mask = array.is_null() if array.null_count else None
         return pa.StructArray.from_arrays(children, fields=list(data_type), mask=mask)
@@ -207,7 +205,9 @@ def type_string(data_type: pa.DataType) -> str:
         ordered = ", keys_sorted" if data_type.keys_sorted else ""
         return f"map<{type_string(data_type.key_type)}, {type_string(data_type.item_type)}, {nullable}{ordered}>"
     if pa.types.is_struct(data_type):
-        fields = (f"{field.name}: {type_string(field.type)}{' nullable' if field.nullable else ''}" for field in data_type)
+        fields = (
+            f"{field.name}: {type_string(field.type)}{' nullable' if field.nullable else ''}" for field in data_type
+        )
         return f"struct<{', '.join(fields)}>"
     if pa.types.is_fixed_size_list(data_type):
         return f"fixed_size_list<{_element(data_type)}>[{data_type.list_size}]"

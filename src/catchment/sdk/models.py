@@ -1,4 +1,4 @@
-"""From a dataclass, a pydantic model or an Arrow schema to columns: names, types and descriptions in one declaration."""
+"""From a dataclass, a pydantic model or an Arrow schema to columns: names, types and descriptions at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import datetime
 import decimal
 import inspect
 import ipaddress
+import itertools
 import textwrap
 import types as python_types
 import typing
@@ -75,7 +76,9 @@ def _arrow_type(hint: Any, where: str) -> pa.DataType:
         return types.json()
     if origin is typing.Literal:
         return _arrow_type(type(arguments[0]), where)
-    raise PluginError(f"`{where}`: no column type for {hint!r}; write `Annotated[..., pa.int64()]` or another Arrow type")
+    raise PluginError(
+        f"`{where}`: no column type for {hint!r}; write `Annotated[..., pa.int64()]` or another Arrow type"
+    )
 
 
 def _attribute_docs(schema: type) -> dict[str, str]:
@@ -86,7 +89,7 @@ def _attribute_docs(schema: type) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     body = tree.body if isinstance(tree, ast.ClassDef) else []
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in itertools.pairwise(body):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)

@@ -120,9 +120,7 @@ def _array(table: Table, column: Column, values: list[Any]) -> pa.Array:
         ) from None
 
 
-def _culprit(
-    column: Column, values: list[Any], prepare: Callable[[Any], Any] | None
-) -> tuple[int, Any, str]:
+def _culprit(column: Column, values: list[Any], prepare: Callable[[Any], Any] | None) -> tuple[int, Any, str]:
     """The first value that does not fit, and why."""
     for index, value in enumerate(values):
         try:

@@ -158,9 +158,7 @@ class _Run(Generic[C]):
             table.name: [function for function in functions if function.table.parent == table.name] for table in own
         }
         self._hashed = {table.name: self._hash_columns(table, own) for table in own}
-        self._pools = [
-            ThreadPoolExecutor(THREADS, thread_name_prefix=f"tables-{level}") for level in range(MAX_DEPTH)
-        ]
+        self._pools = [ThreadPoolExecutor(THREADS, thread_name_prefix=f"tables-{level}") for level in range(MAX_DEPTH)]
 
     def messages(self) -> Iterator[SyncMessage]:
         """Everything the sync has to say; closing the iterator early stops the threads."""
@@ -192,10 +190,7 @@ class _Run(Generic[C]):
     def _shares(self) -> list[_Share[C]]:
         """Top-level tables x clients, table by table; this shard's part of them."""
         pairs = [
-            share
-            for function in self._functions
-            if not function.table.parent
-            for share in self._clients(function)
+            share for function in self._functions if not function.table.parent for share in self._clients(function)
         ]
         if self._request.shard is None or not pairs:
             return pairs

@@ -1,11 +1,11 @@
 """What a source's author writes: a `Source`, and one decorated function per table.
 
-    xkcd = Source("xkcd", spec=XkcdSpec, client=lambda spec: Http(spec.base_url))
+xkcd = Source("xkcd", spec=XkcdSpec, client=lambda spec: Http(spec.base_url))
 
-    @xkcd.table(Comic, primary_key=["num"])
-    def xkcd_comics(ctx: Context[Http]) -> Rows:
-        '''Every comic, oldest first.'''
-        yield from ctx.client.pages("/comics")
+@xkcd.table(Comic, primary_key=["num"])
+def xkcd_comics(ctx: Context[Http]) -> Rows:
+    '''Every comic, oldest first.'''
+    yield from ctx.client.pages("/comics")
 """
 
 from __future__ import annotations

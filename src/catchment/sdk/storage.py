@@ -39,9 +39,7 @@ def map_array(array: pa.Array, leaf: LeafArray) -> pa.Array:
         children = [map_array(array.field(index), leaf) for index in range(kind.num_fields)]
         fields = [pa.field(field.name, child.type) for field, child in zip(kind, children, strict=True)]
         return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null() if array.null_count else None)
-    if pa.types.is_fixed_size_list(kind):
-        array = array.cast(pa.list_(kind.value_field))
-    elif pa.types.is_large_list(kind):
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
         array = array.cast(pa.list_(kind.value_field))
     validity, offsets = array.buffers()[:2]
     if pa.types.is_map(kind):
@@ -72,7 +70,9 @@ def restore(array: pa.Array, want: pa.DataType) -> pa.Array:
         return _cast(array, want)
     if pa.types.is_struct(want):
         children = [restore(array.field(array.type.get_field_index(field.name)), field.type) for field in want]
-        return pa.StructArray.from_arrays(children, fields=list(want), mask=array.is_null() if array.null_count else None)
+        return pa.StructArray.from_arrays(
+            children, fields=list(want), mask=array.is_null() if array.null_count else None
+        )
     if pa.types.is_map(want):
         keys, items = restore(array.keys, want.key_type), restore(array.items, want.item_type)
         child = pa.StructArray.from_arrays([keys, items], fields=[want.key_field, want.item_field])

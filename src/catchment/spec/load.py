@@ -139,7 +139,7 @@ class _File:
             made[name] = self._value(value_node, inner, lines, depth + 1)
         return made
 
-    def _scalar(self, node: yaml.Node, path: str) -> Any:
+    def _scalar(self, node: Any, path: str) -> Any:
         text = node.value
         if isinstance(text, str) and "${" in text:
             filled = self._filled(text, path, node.start_mark.line + 1)

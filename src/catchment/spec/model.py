@@ -24,8 +24,9 @@ REGISTRIES = ("cloudquery", "github", "local", "grpc", "docker", "python")
 VERSIONED = ("cloudquery", "github")
 SEMVER = re.compile(r"^v\d+\.\d+\.\d+([-+].*)?$")
 KNOWN_PATHS = frozenset(
-    "aws azure gcp digitalocean github heroku k8s okta terraform cloudflare postgresql csv clickhouse".split()
+    "aws azure gcp digitalocean github heroku k8s okta terraform cloudflare postgresql csv clickhouse".split(" ")  # noqa: SIM905
 )
+"""Names that upstream knew before `path` had to be written out."""
 
 
 class _Part(BaseModel):
@@ -229,7 +230,9 @@ def _parse(document: Document, problems: list[Problem], warnings: list[Problem])
             problem(f'unknown field "{key}"', str(key), did_you_mean(str(key), ("kind", "spec")))
     kind = value.get("kind", "source")
     if kind not in MODELS:
-        hint = did_you_mean(kind, MODELS) if isinstance(kind, str) else "expected `source`, `destination` or `transformer`"
+        hint = (
+            did_you_mean(kind, MODELS) if isinstance(kind, str) else "expected `source`, `destination` or `transformer`"
+        )
         problem(f"unknown kind {kind}", "kind", hint)
         return None
     spec = value.get("spec")
@@ -249,7 +252,11 @@ def _parse(document: Document, problems: list[Problem], warnings: list[Problem])
         return None
     config._locate = locate
     for message, path, hint in _rules(config, warnings):
-        problem(message if message.endswith("required") and not config.name else f'{kind} "{config.name}": {message}', path, hint)
+        problem(
+            message if message.endswith("required") and not config.name else f'{kind} "{config.name}": {message}',
+            path,
+            hint,
+        )
     return config
 
 
@@ -279,7 +286,9 @@ def _rules(config: PluginConfig, warnings: list[Problem]) -> Iterable[tuple[str,
         if not config.tables:
             yield "tables configuration is required", "spec.tables", "write `tables: ['*']` for all of them"
         if "*" in config.tables and len(config.tables) > 1:
-            warnings.append(config.located(Problem("`tables` has `*` and more, which changes nothing", path="spec.tables")))
+            warnings.append(
+                config.located(Problem("`tables` has `*` and more, which changes nothing", path="spec.tables"))
+            )
     if isinstance(config, DestinationConfig) and config.sync_group_id and config.write_mode == "overwrite-delete-stale":
         yield (
             "sync_group_id is not supported with write_mode: overwrite-delete-stale",

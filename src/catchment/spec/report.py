@@ -41,7 +41,12 @@ _WANTED = {
 
 
 def problems_of(
-    error: ValidationError, model: type[BaseModel], value: Mapping[str, Any], *, prefix: str, hidden: frozenset[str] = frozenset()
+    error: ValidationError,
+    model: type[BaseModel],
+    value: Mapping[str, Any],
+    *,
+    prefix: str,
+    hidden: frozenset[str] = frozenset(),
 ) -> list[Problem]:
     """One problem per mistake. Values in `hidden`, and those of secret fields, are not shown."""
     problems: dict[tuple[str, str], Problem] = {}
@@ -76,7 +81,9 @@ def _message(
     if kind == "extra_forbidden":
         key = str(location[-1])
         known = _fields(model, location[:-1])
-        return f'unknown field "{key}"', MOVED.get(key, "") if key not in known and key in MOVED else did_you_mean(key, known)
+        return f'unknown field "{key}"', MOVED.get(key, "") if key not in known and key in MOVED else did_you_mean(
+            key, known
+        )
     if kind == "missing":
         return f"{location[-1]} is required", ""
     if kind == "literal_error":

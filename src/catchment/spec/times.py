@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from catchment.spec.fields import duration_s
 
-_RELATIVE = re.compile(r"(?:(\d+) (nanosecond|microsecond|millisecond|second|minute|hour|day|month|year)s?|([0-9.a-zµ]+))(?: |$)")
+_RELATIVE = re.compile(
+    r"(?:(\d+) (nanosecond|microsecond|millisecond|second|minute|hour|day|month|year)s?|([0-9.a-zµ]+))(?: |$)"
+)
 _SECONDS = {"nanosecond": 1e-9, "microsecond": 1e-6, "millisecond": 1e-3, "second": 1, "minute": 60, "hour": 3600}
 _LAYOUT = {
     "2006": "%Y", "01": "%m", "02": "%d", "15": "%H", "04": "%M", "05": "%S", "06": "%y", "Jan": "%b", "January": "%B",

@@ -140,7 +140,7 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             types.select_expression(column) if column.name in have else f"null::text as {quote(column.name)}"
             for column in table.columns
         ]
-        query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"  # noqa: S608
+        query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"
         kinds = [types.stored_as(column.type) for column in table.columns]
         with adbc.connect(self.spec.connection_string.reveal()) as connection, connection.cursor() as cursor:
             cursor.execute(query)
@@ -182,7 +182,6 @@ def _statements(table: Table, found: sql.Migration) -> Iterator[str]:
         yield sql.create_table(DIALECT, table)
         return
     for change in found.changes:
-        column = quote(change.column)
         if change.kind == "add_column" and change.current is not None:
             yield sql.add_column(DIALECT, table, table.column(change.column))
         elif change.kind == "remove_unique":
@@ -267,15 +266,15 @@ def _merge(table: Table, wires: Sequence[types.Wire]) -> str:
         for column, wire in zip(table.columns, wires, strict=True)
     )
     names = DIALECT.columns(table.column_names)
-    into = f"insert into {DIALECT.table(table.name)} ({names})"  # noqa: S608
+    into = f"insert into {DIALECT.table(table.name)} ({names})"
     if not table.primary_keys:
         return f"{into} select {expressions} from _catchment_rows order by _catchment_order"
     keys = DIALECT.columns(table.primary_keys)
-    last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, _catchment_order desc"  # noqa: S608
+    last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, _catchment_order desc"
     others = [name for name in table.column_names if name not in table.primary_keys]
     updates = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in others)
     action = f"do update set {updates}" if others else "do nothing"
-    return f"{into} select {expressions} from ({last}) as last_rows on conflict ({keys}) {action}"  # noqa: S608
+    return f"{into} select {expressions} from ({last}) as last_rows on conflict ({keys}) {action}"
 
 
 def _restored(array: pa.Array, kind: pa.DataType) -> pa.Array:

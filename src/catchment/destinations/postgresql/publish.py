@@ -118,9 +118,7 @@ class Publisher:
             connection = self._connections.get()
             try:
                 # One round trip for all of it; the settings are the session's own and harmless to keep.
-                connection.execute(
-                    f"set maintenance_work_mem = '256MB'; set synchronous_commit = off; {statement}"
-                )
+                connection.execute(f"set maintenance_work_mem = '256MB'; set synchronous_commit = off; {statement}")
                 return
             except psycopg.errors.UniqueViolation as error:
                 if last_try:
@@ -137,7 +135,7 @@ class Publisher:
         """Of rows with equal keys keep the one that came last; COPY puts rows in the order they came."""
         with self._connections.transaction() as connection:
             connection.execute(
-                f"delete from {staged} where ctid in (select ctid from (select ctid, row_number() over "  # noqa: S608
+                f"delete from {staged} where ctid in (select ctid from (select ctid, row_number() over "
                 f"(partition by {key} order by ctid desc) as place from {staged}) as placed where place > 1)"
             )
 
@@ -193,7 +191,7 @@ def _take_over(connection: Any, swap: Swap, live: str) -> None:
     staged = DIALECT.table(swap.staged.name)
     names = _shared(connection, swap)
     connection.execute(
-        f"insert into {staged} ({names}) select {names} from {live} as l "  # noqa: S608
+        f"insert into {staged} ({names}) select {names} from {live} as l "
         f"where l.{quote(CQ_SOURCE_NAME)} is distinct from %s and not {_in_load(swap, staged)}",
         [swap.source_name],
     )
@@ -206,8 +204,8 @@ def _merge(connection: Any, swap: Swap, live: str) -> None:
     own = "" if swap.keep == "all" else f"l.{quote(CQ_SOURCE_NAME)} is not distinct from %s or "
     values = [] if swap.keep == "all" else [swap.source_name]
     names = _shared(connection, swap)
-    connection.execute(f"delete from {live} as l where {own}{_in_load(swap, staged)}", values or None)  # noqa: S608
-    connection.execute(f"insert into {live} ({names}) select {names} from {staged}")  # noqa: S608
+    connection.execute(f"delete from {live} as l where {own}{_in_load(swap, staged)}", values or None)
+    connection.execute(f"insert into {live} ({names}) select {names} from {staged}")
     connection.execute(f"drop table {staged}")
 
 
@@ -224,7 +222,7 @@ def _in_load(swap: Swap, staged: str) -> str:
     if not swap.table.primary_keys:
         return "false"
     same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in swap.table.primary_keys)
-    return f"exists (select from {staged} as s where {same})"  # noqa: S608
+    return f"exists (select from {staged} as s where {same})"
 
 
 def _shared(connection: Any, swap: Swap) -> str:
@@ -244,7 +242,7 @@ def _other_rows(connection: Any, swap: Swap, live: str) -> str:
         # Rows that nobody signed are nobody's to delete.
         return "most"
     own, others = connection.execute(
-        f"select count(*) filter (where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s), "  # noqa: S608
+        f"select count(*) filter (where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s), "
         f"count(*) filter (where l.{quote(CQ_SOURCE_NAME)} is distinct from %s) from {live} as l",
         [swap.source_name, swap.source_name],
     ).fetchone()
@@ -258,7 +256,7 @@ def _count_stale(connection: Any, swap: Swap, live: str) -> Published:
     if rows > COUNTED_ROWS or have is None or CQ_SOURCE_NAME not in have:
         return Published()
     found = connection.execute(
-        f"select count(*) from {live} as l where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s "  # noqa: S608
+        f"select count(*) from {live} as l where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s "
         f"and not {_in_load(swap, DIALECT.table(swap.staged.name))}",
         [swap.source_name],
     ).fetchone()[0]

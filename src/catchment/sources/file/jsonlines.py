@@ -33,9 +33,7 @@ def schema(path: Path, compression: str | None, declared: Mapping[str, pa.DataTy
     return pa.schema([(field.name, kind) for field, kind in zip(found, fields, strict=True)])
 
 
-def read(
-    path: Path, compression: str | None, wanted: pa.Schema, bad: Bad
-) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+def read(path: Path, compression: str | None, wanted: pa.Schema, bad: Bad) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Batches with the columns of `wanted` that the file has, and the line of each row."""
     for line, block in _blocks(path, compression):
         for first, lines, table in _tables(path, line, block, wanted, bad, {}):
@@ -70,7 +68,7 @@ def _blocks(path: Path, compression: str | None) -> Iterator[tuple[int, bytes]]:
 def _tables(
     path: Path, line: int, block: bytes, wanted: pa.Schema | None, bad: Bad, declared: Mapping[str, pa.DataType]
 ) -> Iterator[tuple[int, list[int] | None, pa.Table]]:
-    """A block as a table: its first line, the lines of its rows where they are not one after the other, and the rows."""
+    """A block as a table: its first line, the lines of its rows where they are not consecutive, and the rows."""
     kinds = {field.name: field.type for field in wanted} if wanted is not None else dict(declared)
     if not any(kind.equals(json_type()) for kind in kinds.values()) and b"\n\n" not in block:
         try:

@@ -111,22 +111,18 @@ def _fits(text: str | None, kind: pa.DataType) -> bool:
     return True
 
 
-_NARROW: tuple[pa.DataType, ...] = (
-    pa.bool_(),
-    pa.int64(),
-    pa.float64(),
-    pa.date32(),
-    pa.timestamp("us", "UTC"),
-    pa.utf8(),
-)
-"""Types that text is tried as, in this order; the last one takes everything."""
 _PATTERNS: tuple[tuple[pa.DataType, str], ...] = (
     (pa.bool_(), r"^(true|false|True|False|TRUE|FALSE)$"),
     (pa.int64(), r"^-?(0|[1-9][0-9]{0,18})$"),
     (pa.float64(), r"^-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?$"),
     (pa.date32(), r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
-    (pa.timestamp("us", "UTC"), r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?$"),
-)  # fmt: skip
+    (
+        pa.timestamp("us", "UTC"),
+        r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+        r"(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?$",
+    ),
+)
+"""Types that text is tried as, in this order; what is none of them is text."""
 
 
 class Inference:

@@ -1,0 +1,54 @@
+# Every target is one line of work; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick check fix bench soak docs pin clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## Make .venv with everything in it
+
+demo: $(STAMP)  ## Sync real files into an embedded DuckDB and ask it a question
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints-demo.txt
+	@$(BIN)/python examples/demo/demo.py
+
+test: $(STAMP)  ## Run every test that can run here, real servers included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+quick: $(STAMP)  ## Run the tests that need no server, in under a minute
+	$(BIN)/python -m pytest -q -m "not postgresql and not soak"
+
+check: $(STAMP)  ## Formatting, lint, types, and whether the reference pages are fresh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m catchment docs --check
+
+fix: $(STAMP)  ## Format, and mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measure against baselines; BENCH_ARGS="--only parquet-duckdb --runs 5"
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+soak: $(STAMP)  ## Long fault runs
+	$(BIN)/python -m pytest -m soak --soak $(PYTEST_ARGS)
+
+docs: $(STAMP)  ## Write the reference pages anew
+	$(BIN)/python -m catchment docs
+
+pin: $(STAMP)  ## Choose versions anew and write constraints.txt
+	$(BIN)/python tools/pin.py
+
+clean:  ## Remove what the targets made
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/data benchmarks/results

