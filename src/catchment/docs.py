@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from catchment import errors
 from catchment.plugin import Capabilities
 from catchment.schema.types import type_string
 from catchment.sdk.types import all_types_columns
+from catchment.spec.fields import Secret
 
 GENERATED = "<!-- Written by `catchment docs`; change the code, not this page. -->\n\n"
 
@@ -68,14 +70,26 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _type_text(field: FieldInfo) -> str:
-    if any("duration" in str(extra).lower() for extra in field.metadata) or "duration_s" in str(field.annotation):
+    """The type as a config's writer would say it."""
+    return _named(field.annotation, field.metadata)
+
+
+def _named(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if any(type(extra).__name__ == "BeforeValidator" for extra in metadata):
         return "duration"
-    text = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
-    for old, new in (("typing.", ""), ("catchment.spec.fields.", ""), ("catchment.sources.file.spec.", ""),
-                     ("Annotated[int, Ge(ge=1)]", "int"), ("Annotated[int, Ge(ge=0)]", "int"), (" | None", ""),
-                     ("tuple[str, ...]", "list of str"), (", ...]", "]")):  # fmt: skip
-        text = text.replace(old, new)
-    return "duration" if "BeforeValidator" in text else f"`{text}`"
+    if origin is Annotated:
+        return _named(arguments[0], arguments[1:])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_named(argument) for argument in arguments if argument is not type(None))
+    if origin in (tuple, list):
+        return f"list of {_named(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    names = {str: "text", bool: "bool", int: "int", float: "number", Secret: "text, secret"}
+    return names.get(annotation) or f"`{annotation.__name__}`"
 
 
 def _default(field: FieldInfo) -> str:

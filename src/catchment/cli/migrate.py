@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catchment.cli.output import config_argument, load_config, output_option, print_json
+from catchment.cli.output import config_argument, load_plan, output_option, print_json
 
 
 @click.command("migrate")
@@ -14,11 +14,10 @@ from catchment.cli.output import config_argument, load_config, output_option, pr
 def command(config: tuple[str, ...], output: str, sources_in_parallel: int | None) -> int:
     """Create and change every table that a sync of CONFIG would write; no rows."""
     from catchment.cli.report import print_report
-    from catchment.engine.plan import make_plan
     from catchment.engine.result import exit_code
     from catchment.engine.sync import Options, migrate
 
-    result = migrate(make_plan(load_config(config)), Options(sources_in_parallel=sources_in_parallel or 0))
+    result = migrate(load_plan(config), Options(sources_in_parallel=sources_in_parallel or 0))
     if output == "json":
         print_json(result.to_json())
     elif result.outcome == "complete":

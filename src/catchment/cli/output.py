@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from catchment.engine.plan import Plan
     from catchment.spec.model import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +39,18 @@ def load_config(paths: Sequence[str], *, relaxed: bool = False) -> Config:
     for warning in config.warnings:
         click.echo(f"Warning: {warning}", err=True)
     return config
+
+
+def load_plan(paths: Sequence[str]) -> Plan:
+    """The config in `paths` with its plugins checked. Raises `SpecError` with the mistakes of both at once."""
+    from catchment.engine.plan import make_plan
+    from catchment.spec.model import PartlyWrong
+
+    try:
+        config = load_config(paths)
+    except PartlyWrong as error:
+        return make_plan(error.config, error.problems)
+    return make_plan(config)
 
 
 def print_json(document: object) -> None:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from catchment.cli.output import config_argument, load_config, output_option, print_json
+from catchment.cli.output import config_argument, load_plan, output_option, print_json
 
 
 @click.command("sync")
@@ -39,7 +39,6 @@ def command(
     """
     from catchment.cli.progress import watch
     from catchment.cli.report import print_report
-    from catchment.engine.plan import make_plan
     from catchment.engine.result import exit_code
     from catchment.engine.sync import Options, Sync
 
@@ -50,7 +49,7 @@ def command(
         shard=_shard(shard),
         columns_not_null=cq_columns_not_null,
     )
-    plan = make_plan(load_config(config))
+    plan = load_plan(config)
     sync = Sync(plan, options)
     signals: list[int] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catchment.cli.output import config_argument, load_config, output_option, print_json
+from catchment.cli.output import config_argument, load_plan, output_option, print_json
 
 
 @click.command("validate-config")
@@ -12,12 +12,10 @@ from catchment.cli.output import config_argument, load_config, output_option, pr
 @output_option
 def command(config: tuple[str, ...], output: str) -> int:
     """Check CONFIG and every plugin's spec; nothing is started and nothing is reached."""
-    from catchment.engine.plan import make_plan
     from catchment.errors import SpecError
 
     try:
-        checked = load_config(config)
-        make_plan(checked)
+        checked = load_plan(config).config
     except SpecError as error:
         if output == "json":
             print_json({"valid": False, "problems": [_document(problem) for problem in error.problems]})

@@ -175,7 +175,7 @@ class DuckDB(Destination[DuckDBSpec]):
         have = self._describe(swap.table.name)
         done = Published(0, 0)
         if keys:
-            self._keep_last(staged, keys)
+            self._keep_last(swap)
         if have is not None:
             done = self._keep_live_rows(swap, have)
         if keys:
@@ -184,14 +184,24 @@ class DuckDB(Destination[DuckDBSpec]):
         self._run(f"alter table {staged} rename to {DIALECT.quote(swap.table.name)}")
         return done
 
-    def _keep_last(self, staged: str, keys: Sequence[str]) -> None:
+    def _keep_last(self, swap: Swap) -> None:
         """Of rows with equal keys keep the one that came last; row ids follow the order of insertion."""
-        quoted = DIALECT.columns(keys)
+        staged, quoted = DIALECT.table(swap.staged.name), DIALECT.columns(swap.table.primary_keys)
         total, unique = self._run(
             f"select (select count(*) from {staged}), (select count(*) from (select distinct {quoted} from {staged}))"
         ).fetchone()
         if total > unique:
-            self._run(f"delete from {staged} where rowid not in (select max(rowid) from {staged} group by {quoted})")
+            # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
+            copy = f"{swap.staged.name}.unique"
+            there = self._describe(swap.staged.name)
+            if there is not None:
+                self._run(sql.create_table(DIALECT, there.renamed(copy)))
+            self._run(
+                f"insert into {DIALECT.table(copy)} select * from {staged} "
+                f"qualify row_number() over (partition by {quoted} order by rowid desc) = 1"
+            )
+            self._run(sql.drop_table(DIALECT, swap.staged.name))
+            self._run(f"alter table {DIALECT.table(copy)} rename to {DIALECT.quote(swap.staged.name)}")
 
     def _keep_live_rows(self, swap: Swap, have: Table) -> Published:
         """Copy the live rows that stay into the staged table; how many of this source's went and stayed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from catchment.engine import registry
@@ -31,9 +31,9 @@ class Plan:
         )
 
 
-def make_plan(config: Config) -> Plan:
-    """Check what only the plugins know. Raises `SpecError` with every mistake at once."""
-    problems: list[Problem] = []
+def make_plan(config: Config, problems: Sequence[Problem] = ()) -> Plan:
+    """Check what only the plugins know. Raises `SpecError` with every mistake at once, `problems` in front of them."""
+    problems = list(problems)
     capabilities: dict[str, Capabilities] = {}
 
     def attempt(plugin_config: PluginConfig, check: Callable[[], None]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from catchment.errors import Problem, SpecError
-from catchment.spec.model import Config, Document, Require, make_config
+from catchment.errors import Problem
+from catchment.spec.model import Config, Document, PartlyWrong, Require, make_config
 
 MAX_NODES = 100_000
 """Values in one file, aliases expanded; more is an attack or a mistake."""
@@ -30,18 +30,19 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def load(
     paths: Sequence[str | Path], *, require: Require = "strict", environ: Mapping[str, str] | None = None
 ) -> Config:
-    """The config in files and folders. Raises `SpecError` with every mistake in all of them."""
+    """The config in files and folders. Raises `PartlyWrong` with every mistake in all of them."""
     problems: list[Problem] = []
     documents: list[Document] = []
     for path in _files(paths, problems):
         documents.extend(_File(path, os.environ if environ is None else environ, problems).documents())
     try:
         config = make_config(documents, require=require)
-    except SpecError as error:
+    except PartlyWrong as error:
         # Rules across documents say nothing reliable while some could not be read.
-        raise SpecError([*problems, *(p for p in error.problems if not problems or p.line)]) from None
+        found = [problem for problem in error.problems if not problems or problem.line]
+        raise PartlyWrong([*problems, *found], error.config) from None
     if problems:
-        raise SpecError(problems)
+        raise PartlyWrong(problems, config)
     return config
 
 

@@ -210,8 +210,16 @@ def make_config(documents: Iterable[Document], *, require: Require = "strict") -
     if not problems or configs:
         problems.extend(_across(config, require, broken=bool(problems)))
     if problems:
-        raise SpecError(problems)
+        raise PartlyWrong(problems, config)
     return config
+
+
+class PartlyWrong(SpecError):
+    """Raised with what could be read besides the mistakes, so that plugins can be asked about that too."""
+
+    def __init__(self, problems: Sequence[Problem], config: Config) -> None:
+        super().__init__(problems)
+        self.config = config
 
 
 def _parse(document: Document, problems: list[Problem], warnings: list[Problem]) -> PluginConfig | None:

@@ -60,7 +60,7 @@ def read(
 def _names(path: Path, spec: CSVSpec, compression: str | None) -> list[str]:
     """The column names; empty for an empty file."""
     try:
-        with _reader(path, spec, compression, None, lambda row: None) as reader:
+        with _reader(path, spec, compression, None, lambda row: "skip") as reader:
             names = list(reader.schema.names)
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
