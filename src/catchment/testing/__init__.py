@@ -1,1 +1,13 @@
-"""The conformance kit: suites that any plugin can be put through."""
+"""The conformance kit: suites that a plugin's tests subclass. Needs pytest."""
+
+from catchment.testing.deletes import DeleteRecords, DeleteStaleRows
+from catchment.testing.destination import DestinationCase
+from catchment.testing.migrations import Migrations
+from catchment.testing.publishing import Publishing
+from catchment.testing.writes import Inserts, Specs, Upserts
+
+__all__ = ["DestinationCase", "DestinationSuite"]
+
+
+class DestinationSuite(Inserts, Upserts, DeleteStaleRows, DeleteRecords, Migrations, Publishing, Specs):
+    """What every destination has to do."""

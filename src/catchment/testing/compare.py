@@ -1,0 +1,107 @@
+"""What differs between the rows that were written and those that came back, in words a person can use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catchment.schema import types
+from catchment.schema.table import Table
+from catchment.sdk.json_text import to_text
+
+StoredAs = Callable[[pa.DataType], pa.DataType]
+SHOWN = 5
+"""Differences that are told; the rest is counted."""
+
+
+def values(array: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Plain values: bytes for extension types, numbers of the unit for times, parsed JSON for JSON."""
+    kind = array.type
+    if isinstance(kind, types.JSONType):
+        return [None if text is None else json.loads(text) for text in types.to_storage(array).to_pylist()]
+    plain = types.to_storage(array)
+    if pa.types.is_duration(kind) or pa.types.is_timestamp(kind) or pa.types.is_time64(kind):
+        plain = plain.cast(pa.int64())
+    return _sorted_maps(plain.to_pylist()) if pa.types.is_map(kind) else list(plain.to_pylist())
+
+
+def _sorted_maps(found: list[Any]) -> list[Any]:
+    """Maps have no order."""
+    return [None if entries is None else sorted(entries, key=lambda entry: str(entry[0])) for entries in found]
+
+
+def expected(array: pa.Array, stored_as: StoredAs) -> pa.Array:
+    """The values of `array` as a destination that declares `stored_as` has to give them back."""
+    want = stored_as(array.type)
+    if want.equals(array.type):
+        return array
+    if pa.types.is_list(array.type) and pa.types.is_list(want):
+        child = expected(array.values, stored_as)
+        validity, offsets = array.buffers()[:2]
+        return pa.Array.from_buffers(
+            pa.list_(child.type), len(array), [validity, offsets], array.null_count, array.offset, [child]
+        )
+    if pa.types.is_string(want) and not pa.types.is_large_string(array.type):
+        return to_text(array)
+    if pa.types.is_struct(want):
+        children = [expected(array.field(index), stored_as) for index in range(want.num_fields)]
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, fields=list(want), mask=mask)
+    if pa.types.is_map(want):
+        keys, items = expected(array.keys, stored_as), expected(array.items, stored_as)
+        return pa.MapArray.from_arrays(array.offsets, keys, items, type=want)
+    return pc.cast(array, want, safe=False)
+
+
+def difference(
+    table: Table, want: Sequence[pa.RecordBatch], got: Sequence[pa.RecordBatch], stored_as: StoredAs, *, key: str = "id"
+) -> str:
+    """What is not as it should be, empty if nothing is. Rows are matched in the order of `key`."""
+    have = pa.Table.from_batches(got) if got else None
+    rows = sum(batch.num_rows for batch in want)
+    if have is None or have.num_rows != rows:
+        return f"{rows} rows were wanted, {have.num_rows if have is not None else 0} are there"
+    if rows == 0:
+        return ""
+    if tuple(have.column_names) != table.column_names:
+        return f"the columns are {have.column_names}, wanted were {list(table.column_names)}"
+    found: list[str] = []
+    order = _order(values(have.column(key)))
+    wanted_keys = [value for batch in want for value in values(expected(batch.column(key), stored_as))]
+    wanted_order = _order(wanted_keys)
+    for column in table.columns:
+        kind = stored_as(column.type)
+        if not have.column(column.name).type.equals(kind):
+            found.append(f"column `{column.name}` has type {have.column(column.name).type}, declared is {kind}")
+            continue
+        given = values(have.column(column.name))
+        asked = [value for batch in want for value in values(expected(batch.column(column.name), stored_as))]
+        for there, here in zip(order, wanted_order, strict=True):
+            if _plain(given[there]) != _plain(asked[here]):
+                found.append(f"column `{column.name}` of row {key}={wanted_keys[here]!r}: "
+                             f"{asked[here]!r} was written, {given[there]!r} came back")  # fmt: skip
+    return "\n".join([*found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
+
+
+def _order(keys: Sequence[Any]) -> list[int]:
+    return sorted(range(len(keys)), key=lambda index: (str(type(keys[index])), keys[index]))
+
+
+def _plain(value: Any) -> Any:
+    """JSON text parsed, so that spaces and the order of keys do not count."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return _unordered(json.loads(value))
+        except ValueError:
+            return value
+    return value
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unordered(item) for item in value]
+    return {name: _unordered(item) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,34 @@
+"""The destination suite over every registered destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from catchment.testing import DestinationCase, DestinationSuite
+from tests.conformance.destinations import CASES, use_postgresql
+
+MARKS = {"postgresql": [pytest.mark.postgresql], "duckdb": [pytest.mark.duckdb], "sqlite": [pytest.mark.sqlite]}
+
+
+@pytest.fixture
+def postgresql_folder(tmp_path: Path, postgresql_url: str) -> Iterator[None]:
+    use_postgresql(tmp_path, postgresql_url)
+    yield
+
+
+class TestDestinations(DestinationSuite):
+    @pytest.fixture(
+        name="case", params=[pytest.param(case, id=case.name, marks=MARKS.get(case.name, [])) for case in CASES]
+    )
+    def _case(self, request: pytest.FixtureRequest) -> DestinationCase:
+        found: DestinationCase = request.param
+        return found
+
+
+def test_every_registered_destination_has_a_case():
+    registered = {point.name for point in entry_points(group="catchment.destinations")}
+    assert {case.name.partition("-")[0] for case in CASES} == registered
