@@ -33,7 +33,7 @@ def _peek_postgresql(spec: Spec, table: str) -> Peeked:
     import psycopg
 
     with psycopg.connect(spec["connection_string"]) as connection:
-        return connection.execute(f'select id, name from "{table}"').fetchall()  # type: ignore[arg-type]
+        return connection.execute(f'select id, name from "{table}"').fetchall()
 
 
 def _peek_sqlite(spec: Spec, table: str) -> Peeked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,9 +14,8 @@ MARKS = {"postgresql": [pytest.mark.postgresql], "duckdb": [pytest.mark.duckdb],
 
 
 @pytest.fixture
-def postgresql_folder(tmp_path: Path, postgresql_url: str) -> Iterator[None]:
+def postgresql_folder(tmp_path: Path, postgresql_url: str) -> None:
     use_postgresql(tmp_path, postgresql_url)
-    yield
 
 
 class TestDestinations(DestinationSuite):

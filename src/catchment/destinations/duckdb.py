@@ -139,10 +139,8 @@ class DuckDB(Destination[DuckDBSpec]):
             for column in table.columns
         ]
         cursor = self._connection.cursor()
-        reader = cursor.execute(f"select {', '.join(columns)} from {DIALECT.table(table.name)}").to_arrow_reader(
-            100_000
-        )
-        for batch in reader:
+        rows = cursor.sql(f"select {', '.join(columns)} from {DIALECT.table(table.name)}")
+        for batch in rows.to_arrow_reader(100_000):
             arrays = [
                 restore(array, self.capabilities.stored_as(column.type))
                 for array, column in zip(batch.columns, table.columns, strict=True)

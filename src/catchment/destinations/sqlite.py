@@ -82,6 +82,10 @@ class SQLite(Destination[SQLiteSpec]):
             pa.chunked_array([_bound(chunk, column) for chunk in array.chunks])
             for array, column in zip(rows.columns, table.columns, strict=True)
         ]
+        for key in table.primary_keys:
+            # SQLite would make a number up for a key that is null.
+            if rows.column(key).null_count:
+                raise PluginError(f"key column `{key}` of table `{table.name}` is null in a row")
         with self._opened.transaction():
             self._opened.run_for_each(statement, pa.Table.from_arrays(arrays, names=list(table.column_names)))
 

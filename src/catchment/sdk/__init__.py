@@ -13,6 +13,7 @@ from catchment.errors import (
 )
 from catchment.messages import DeleteRecord, Predicate, PredicateGroup, TableRelation
 from catchment.plugin import BatchSize, Capabilities, Published, Swap
+from catchment.schema.changes import ChangeKind
 from catchment.schema.table import Column, Table
 from catchment.schema.types import inet, json, mac, uuid
 from catchment.sdk.destination import Destination
@@ -26,6 +27,7 @@ __all__ = [
     "BatchSpec",
     "Capabilities",
     "CatchmentError",
+    "ChangeKind",
     "Column",
     "Context",
     "DeleteRecord",

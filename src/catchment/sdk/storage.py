@@ -97,11 +97,17 @@ def _cast(array: pa.Array, want: pa.DataType) -> pa.Array:
         # The database keeps UTC without saying so; the zone goes back on without moving the value.
         naive = array.cast(pa.timestamp(kind.unit)) if kind.tz else array
         return naive.cast(pa.timestamp(want.unit)).cast(pa.int64()).cast(want)
+    if pa.types.is_time(want) and pa.types.is_string(kind):
+        # Arrow parses moments, not times of day: those of the first day are the same numbers.
+        moments = pc.binary_join_element_wise("1970-01-01 ", array, "").cast(pa.timestamp(want.unit))
+        return moments.cast(pa.int64()).cast(pa.int32() if pa.types.is_time32(want) else pa.int64()).cast(want)
     return array.cast(want)
 
 
 def _extension_storage(array: pa.Array, want: pa.DataType) -> pa.Array:
     storage = array.storage if isinstance(array.type, pa.BaseExtensionType) else array
+    if isinstance(want, types.UUIDType) and pa.types.is_binary(storage.type):
+        return storage.cast(pa.binary(16))
     if isinstance(want, types.UUIDType) and not pa.types.is_fixed_size_binary(storage.type):
         undashed = pc.replace_substring(storage.cast(pa.utf8()), "-", "")
         return _from_hex(undashed).cast(pa.binary(16))

@@ -351,6 +351,8 @@ class Session:
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Flush, then make the staged tables visible together."""
         self.flush()
+        for swap in swaps:
+            self._open_lane(swap.staged.name)
         names = [swap.table.name for swap in swaps]
         published = self.host.call(names, lambda: self.host.destination.publish(swaps))
         for swap in swaps:

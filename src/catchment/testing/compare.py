@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 from catchment.schema import types
 from catchment.schema.table import Table
 from catchment.sdk.json_text import to_text
+from catchment.sdk.storage import is_nested, map_array
 
 StoredAs = Callable[[pa.DataType], pa.DataType]
+_SECONDS = re.compile(r"^([0-9T -]*[0-9]{2}:[0-9]{2}:[0-9]{2})(?:(\.[0-9]*[1-9])0*|\.0+)(Z?)$")
 SHOWN = 5
 """Differences that are told; the rest is counted."""
 
@@ -47,13 +50,8 @@ def expected(array: pa.Array, stored_as: StoredAs) -> pa.Array:
         )
     if pa.types.is_string(want) and not pa.types.is_large_string(array.type):
         return to_text(array)
-    if pa.types.is_struct(want):
-        children = [expected(array.field(index), stored_as) for index in range(want.num_fields)]
-        mask = array.is_null() if array.null_count else None
-        return pa.StructArray.from_arrays(children, fields=list(want), mask=mask)
-    if pa.types.is_map(want):
-        keys, items = expected(array.keys, stored_as), expected(array.items, stored_as)
-        return pa.MapArray.from_arrays(array.offsets, keys, items, type=want)
+    if is_nested(want):
+        return map_array(array, lambda leaf: expected(leaf, stored_as))
     return pc.cast(array, want, safe=False)
 
 
@@ -63,9 +61,10 @@ def difference(
     """What is not as it should be, empty if nothing is. Rows are matched in the order of `key`."""
     have = pa.Table.from_batches(got) if got else None
     rows = sum(batch.num_rows for batch in want)
-    if have is None or have.num_rows != rows:
-        return f"{rows} rows were wanted, {have.num_rows if have is not None else 0} are there"
-    if rows == 0:
+    there = have.num_rows if have is not None else 0
+    if there != rows:
+        return f"{rows} rows were wanted, {there} are there"
+    if have is None or rows == 0:
         return ""
     if tuple(have.column_names) != table.column_names:
         return f"the columns are {have.column_names}, wanted were {list(table.column_names)}"
@@ -92,16 +91,16 @@ def _order(keys: Sequence[Any]) -> list[int]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON text parsed, so that spaces and the order of keys do not count."""
+    """Text without what does not count: spaces and the order of keys in JSON, zeros at the end of a second."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return _unordered(json.loads(value))
         except ValueError:
             return value
-    return value
+    return _SECONDS.sub(r"\1\2\3", value) if isinstance(value, str) else value
 
 
 def _unordered(value: Any) -> Any:
     if isinstance(value, list):
         return [_unordered(item) for item in value]
-    return {name: _unordered(item) for name, item in value.items()} if isinstance(value, dict) else value
+    return {name: _unordered(item) for name, item in value.items()} if isinstance(value, dict) else _plain(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -114,7 +115,7 @@ class DeleteRecords(SuiteBase):
         )
         ids = [bytes([n]) * 16 for n in range(10)]
         relations = (TableRelation(child.name, top.name), TableRelation(grandchild.name, child.name))
-        message = _message(top, relations, id=1)
+        message = _message(top, relations=relations, id=1)
         if not needs(destination.capabilities.delete_records, lambda: destination.write(MigrateTable(top), message)):
             return
         destination.insert(top, data.batch(top, (1, ids[1], None), (2, ids[2], None)))
@@ -127,14 +128,14 @@ class DeleteRecords(SuiteBase):
 
 
 def _message(
-    table: Table, relations: tuple[TableRelation, ...] = (), *, grouping: str = "and", **values: object
+    table: Table, *, relations: tuple[TableRelation, ...] = (), grouping: str = "and", **values: Any
 ) -> DeleteRecord:
     predicates = tuple(Predicate(name, data.array([value], table.column(name).type)) for name, value in values.items())
     group = PredicateGroup(predicates, "or" if grouping == "or" else "and")
     return DeleteRecord(table.name, (group,), relations)
 
 
-def _delete(destination: Harness, table: Table, *, grouping: str = "and", **values: object) -> None:
+def _delete(destination: Harness, table: Table, *, grouping: str = "and", **values: Any) -> None:
     destination.write(MigrateTable(table), _message(table, grouping=grouping, **values))
 
 

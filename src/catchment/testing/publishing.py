@@ -67,7 +67,7 @@ class Publishing(SuiteBase):
         destination.publish(table, new)
         destination.expect(table, new, data.batch(table, ("other", NOW, 2)))
 
-    def test_last_of_equal_keys_wins(self, destination: Harness) -> None:
+    def test_last_of_equal_staged_keys_wins(self, destination: Harness) -> None:
         """Of staged rows with equal keys the last one is published."""
         if not _publishes(destination):
             return

@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +19,28 @@ import pyarrow as pa
 
 from catchment.destinations.file import formats
 from catchment.destinations.file.spec import FileSpec
-from catchment.sdk import BatchSize, Capabilities, Destination, PluginError, Table, Unsupported
+from catchment.sdk import (
+    BatchSize,
+    Capabilities,
+    ChangeKind,
+    Destination,
+    MigrationRefused,
+    PluginError,
+    Table,
+    Unsupported,
+    json,
+)
 from catchment.sdk.storage import restore
+
+_OF_COLUMNS: frozenset[ChangeKind] = frozenset(
+    {"add_column", "add_column_not_null", "remove_column", "remove_column_not_null", "change_type"}
+)
+_ALL_CHANGES: frozenset[ChangeKind] = _OF_COLUMNS | {
+    "change_not_null",
+    "change_primary_key",
+    "remove_unique",
+    "move_pk_to_cq_id",
+}
 
 
 class File(Destination[FileSpec]):
@@ -28,30 +49,20 @@ class File(Destination[FileSpec]):
     name = "file"
     capabilities = Capabilities(
         write_modes=frozenset({"append"}),
-        safe_changes=frozenset(
-            {
-                "add_column",
-                "add_column_not_null",
-                "remove_column",
-                "remove_column_not_null",
-                "change_type",
-                "change_not_null",
-                "change_primary_key",
-                "remove_unique",
-                "move_pk_to_cq_id",
-            }
-        ),
+        safe_changes=_ALL_CHANGES,
         writers=2,
         batch=BatchSize(rows=1_000_000, size_bytes=256 << 20, timeout_s=60.0),
     )
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
-        self.capabilities = Capabilities(
-            write_modes=File.capabilities.write_modes,
-            safe_changes=File.capabilities.safe_changes,
-            writers=2,
-            batch=File.capabilities.batch,
+        fixed = {"csv": _OF_COLUMNS - {"change_type"}, "parquet": _OF_COLUMNS}.get(spec.format, frozenset())
+        fixed = fixed if spec.no_rotate else frozenset()
+        self.capabilities = replace(
+            File.capabilities,
+            # A CSV or Parquet file that grows has the columns that it began with.
+            safe_changes=_ALL_CHANGES - fixed,
+            forced_changes=frozenset() if fixed else None,
             stored_as=lambda data_type: formats.stored_as(spec.format, data_type),
         )
         self._extension = spec.format + (".gz" if spec.compression else "")
@@ -176,7 +187,7 @@ class File(Destination[FileSpec]):
         part = _temporary(path)
         try:
             with self._opened(part) as file:
-                self._encode(file, rows, header=not parts and not path.exists())
+                self._encode(file, self._in_order(path, rows), header=not parts and not path.exists())
         except OSError as error:
             part.unlink(missing_ok=True)
             raise PluginError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -214,27 +225,36 @@ class File(Destination[FileSpec]):
                         writer.write_table(opened.read_row_group(group))
 
     def _check_columns(self, table: Table, path: Path) -> None:
-        """Raises `PluginError` if the rows that are in the file have other columns."""
-        if not path.exists():
+        """Raises `MigrationRefused` if the file that grows cannot take the table's columns."""
+        have = self._columns(path) if path.exists() else None
+        if have is None:
             return
-        have = self._columns(path)
-        want = list(table.column_names)
-        if have is not None and have != want:
-            raise PluginError(
-                f"{path} has the columns {', '.join(have)}, the table has {', '.join(want)}",
+        want = {
+            column.name: formats.parquet_type(column.type) if self.spec.format == "parquet" else None
+            for column in table.columns
+        }
+        if have != want:
+            raise MigrationRefused(
+                f"table `{table.name}` cannot be migrated here: {path} has the columns {_shown(have)}, "
+                f"the table has {_shown(want)}",
                 hint="move the file away, or put {{YEAR}}, {{MONTH}} and {{DAY}} into `path`",
             )
 
-    def _columns(self, path: Path) -> list[str] | None:
-        """Names of the columns of a file; None where it does not say."""
+    def _columns(self, path: Path) -> dict[str, pa.DataType | None] | None:
+        """The columns of a file in its order, of Parquet with their types; None where it does not say."""
         if self.spec.format == "parquet":
             import pyarrow.parquet as pq
 
-            return list(pq.read_schema(path).names)
+            return {field.name: field.type for field in pq.read_schema(path)}
         if self.spec.format == "json" or self.spec.csv.skip_header:
             return None
         with self._reading(path) as file:
-            return next(iter(formats.read_header(file, self.spec)), None)
+            return dict.fromkeys(next(iter(formats.read_header(file, self.spec)), []))
+
+    def _in_order(self, path: Path, rows: pa.Table) -> pa.Table:
+        """Rows with their columns in the order that the file has."""
+        have = self._columns(path) if path.exists() else None
+        return rows.select(list(have)) if have is not None else rows
 
     @contextlib.contextmanager
     def _reading(self, path: Path) -> Iterator[IO[bytes]]:
@@ -253,7 +273,13 @@ class File(Destination[FileSpec]):
             return
         with self._reading(path) as file:
             names = list(table.column_names)
-            rows = formats.read_csv(file, names, self.spec) if self.spec.format == "csv" else formats.read_json(file)
+            plain = {field.name for field in schema if not pa.types.is_string(field.type)}
+            documents = {column.name for column in table.columns if column.type.equals(json())}
+            rows = (
+                formats.read_csv(file, names, self.spec)
+                if self.spec.format == "csv"
+                else formats.read_json(file, plain, documents)
+            )
             waiting: list[Any] = []
             for row in rows:
                 waiting.append(row)
@@ -262,6 +288,10 @@ class File(Destination[FileSpec]):
                     waiting = []
             if waiting:
                 yield pa.RecordBatch.from_pylist(waiting, schema=schema)
+
+
+def _shown(columns: Mapping[str, pa.DataType | None]) -> str:
+    return ", ".join(f"{name} ({kind})" if kind is not None else name for name, kind in columns.items())
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import IO, Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ READ_ROWS = 65_536
 
 
 def cell(array: pa.Array) -> pa.Array:
-    """A leaf as a JSON or CSV cell: booleans and numbers stay, everything else is text."""
+    """A leaf as JSON has it: booleans and numbers stay, everything else is text."""
     kind = array.type
     if kind.equals(json_type()) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return array
@@ -36,8 +36,7 @@ def cell(array: pa.Array) -> pa.Array:
 
 def csv_cell(array: pa.Array) -> pa.Array:
     """A column as CSV cells."""
-    cells = map_array(array, cell)
-    return to_json_text(cells) if is_nested(cells.type) else to_text(cells)
+    return to_json_text(map_array(array, cell)) if is_nested(array.type) else to_text(array)
 
 
 def json_lines(rows: pa.Table) -> Iterator[bytes]:
@@ -110,7 +109,12 @@ def stored_as(file_format: str, data_type: pa.DataType) -> pa.DataType:
     if file_format == "json":
         plain = pa.types.is_boolean(data_type) or pa.types.is_integer(data_type) or pa.types.is_floating(data_type)
         return data_type if plain else pa.utf8()
-    return map_type(data_type, lambda leaf: parquet_leaf(pa.array([], leaf)).type)
+    return parquet_type(data_type)
+
+
+def parquet_type(data_type: pa.DataType) -> pa.DataType:
+    """The type that a column has in a Parquet file."""
+    return map_type(data_type, lambda leaf: parquet_leaf(pa.nulls(0, leaf)).type)
 
 
 def read_csv(file: IO[bytes], names: list[str], spec: FileSpec) -> Iterator[dict[str, Any]]:
@@ -131,14 +135,16 @@ def _text_lines(file: IO[bytes]) -> Iterator[str]:
         yield line.decode()
 
 
-def read_json(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines file by column name; what is nested comes as JSON text again."""
+def read_json(file: IO[bytes], plain: Set[str], documents: Set[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON lines file by column name; what is in no `plain` column is text, JSON text in `documents`."""
     for line in file:
         row = json.loads(line)
-        yield {name: _again(value) if isinstance(value, (dict, list)) else value for name, value in row.items()}
+        yield {name: value if name in plain else _text(value, quoted=name in documents) for name, value in row.items()}
 
 
-def _again(value: Any) -> str:
+def _text(value: Any, *, quoted: bool) -> str | None:
+    if value is None or (isinstance(value, str) and not quoted):
+        return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 

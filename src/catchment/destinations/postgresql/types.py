@@ -225,12 +225,10 @@ def constraint_name(table: str, ending: str) -> str:
 def select_expression(column: Column) -> str:
     """How a column is selected so that the driver gives it in a form that can be restored."""
     name, kind = quote(column.name), stored_as(column.type)
-    if kind.equals(uuid()):
-        return f"uuid_send({name}) as {name}"
     if any(kind.equals(other) for other in (json(), inet())) or pa.types.is_decimal(kind) or kind.equals(pa.uint64()):
         return f"{name}::text as {name}"
     if kind.equals(mac()):
-        return f"{name}::text as {name}"
+        return f"macaddr_send({name}) as {name}"
     if is_list(kind):
         inner = kind.value_type
         if isinstance(inner, pa.BaseExtensionType) or pa.types.is_decimal(inner) or inner.equals(pa.uint64()):
