@@ -17,7 +17,7 @@ class Missing(Exception):
     """Raised when a server cannot run here; the text says why."""
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """Where PostgreSQL's programs are: the PyPI package first, then Debian's."""
     wanted = os.environ.get("CATCHMENT_TEST_POSTGRESQL", "")
     if wanted in ("", "18"):
@@ -42,9 +42,9 @@ def _as_nobody() -> list[str]:
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[str]:
+def postgresql(more: str = "-c fsync=off -c shared_buffers=64MB") -> Iterator[str]:
     """A PostgreSQL server of its own in a new folder; gives a connection string without a database."""
-    folder = _binaries()
+    folder = binaries()
     root = Path(tempfile.mkdtemp(prefix="cmpg-", dir="/tmp"))
     nobody = _as_nobody()
     if nobody:
@@ -53,7 +53,7 @@ def postgresql() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = root / "data"
-    settings = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=64MB"
+    settings = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 {more}"
     try:
         made = _run(root, [*nobody, folder / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"])
         if made.returncode:

@@ -62,6 +62,8 @@ class Capabilities:
     """Longest table or column name in bytes of UTF-8; 0 means no limit."""
     writers: int = 1
     """Tables that may be written at once."""
+    parallel_appends: bool = False
+    """Whether several batches of one table without keys may be written at once."""
     batch: BatchSize = BatchSize(rows=10_000, size_bytes=5 << 20, timeout_s=20.0)
     """What the destination is given at once where the config sets nothing."""
     stored_as: Callable[[pa.DataType], pa.DataType] = field(default=stored_unchanged)

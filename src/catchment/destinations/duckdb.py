@@ -62,6 +62,8 @@ class DuckDB(Destination[DuckDBSpec]):
         super().__init__(spec)
         self._connection: Any = None
         self._cleared = False
+        self._ordered: set[str] = set()
+        """Staged tables whose rows have to stay in their order, as the last of equal keys is published."""
 
     def open(self) -> None:
         """Open the file, and make it if it is missing."""
@@ -100,6 +102,8 @@ class DuckDB(Destination[DuckDBSpec]):
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert the rows in one transaction; with keys, the rows of equal keys go first."""
         stored = _stored(rows, table)
+        # Rows that need not stay in their order are inserted by every core.
+        self._run(f"set preserve_insertion_order = {str(table.name in self._ordered).lower()}")
         names = DIALECT.columns(table.column_names)
         live = DIALECT.table(table.name)
         with self._transaction(), self._registered(stored) as view:
@@ -154,6 +158,8 @@ class DuckDB(Destination[DuckDBSpec]):
             self._clear(staging_run(staged.name))
         final = found.table.without_keys().renamed(staged.name)
         nullable = [column if column.name in table else _nullable(column) for column in final.columns]
+        if table.primary_keys:
+            self._ordered.add(staged.name)
         with self._transaction():
             self._run(sql.create_table(DIALECT, final.with_columns(nullable)))
 

@@ -3,7 +3,7 @@
 The concurrency contract. A session has one lane per table; a lane is a queue of calls that run in order, never two at
 once, on a pool of `capabilities.writers` threads shared by all sessions of the destination. With one writer every call
 into the destination is made under one lock; with more, calls for one table still never overlap, whichever session they
-come from. Rows gather in their lane until a batch is full by rows, bytes or seconds, until the run's byte budget asks
+come from, except that batches of a table without keys may if the destination declares `parallel_appends`. Rows gather in their lane until a batch is full by rows, bytes or seconds, until the run's byte budget asks
 for the largest lane, or until a message of another kind for that table, `flush` or `publish` needs them out.
 
 A failed call ends its table: later rows of it are refused with the same error, what was queued is dropped, and the
@@ -13,6 +13,7 @@ error stands in `stats`. Only `Transient` is tried again; when that does not hel
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -169,6 +170,19 @@ class DestinationHost:
                 session.cut_older_than(time.monotonic() - self.batch.timeout_s)
 
 
+@dataclass(slots=True)
+class _Queued:
+    """A call that waits in a lane."""
+
+    call: Call
+    size_bytes: int
+    alone: bool
+
+
+def _nothing() -> None:
+    """What is left of a call that was made."""
+
+
 class Lane:
     """The queue of one table in one session. It is also a `Buffer` of the run's byte budget."""
 
@@ -184,8 +198,10 @@ class Lane:
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._waiting_bytes = 0
-        self._calls: deque[tuple[Call, int]] = deque()
-        self._running = False
+        self._calls: deque[_Queued] = deque()
+        self._running = 0
+        self._alone = False
+        """Whether what runs must be the only call."""
         self._unflushed = WriteStats()
 
     @property
@@ -233,12 +249,14 @@ class Lane:
                 # A batch may carry metadata of its own; the rows of one call have one schema.
                 rows = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches])
                 self.session.host.destination.write(table, rows)
-                self._unflushed.rows += rows.num_rows
-                self._unflushed.size_bytes += size_bytes
-                if not self.session.gathers:
-                    self.settle()
+                with self._lock:
+                    self._unflushed.rows += rows.num_rows
+                    self._unflushed.size_bytes += size_bytes
+                    if not self.session.gathers:
+                        self.settle()
 
-            self.enqueue(write, size_bytes)
+            ordered = bool(table.primary_keys) or table.name in self.session.ordered
+            self.enqueue(write, size_bytes, alone=ordered or not self.session.host.capabilities.parallel_appends)
 
     def settle(self) -> None:
         """Count what was written so far as durable."""
@@ -246,23 +264,33 @@ class Lane:
         self.stats.size_bytes += self._unflushed.size_bytes
         self._unflushed = WriteStats()
 
-    def enqueue(self, call: Call, size_bytes: int = 0) -> None:
-        """Add a call behind those that wait; `size_bytes` go back to the budget after it."""
+    def enqueue(self, call: Call, size_bytes: int = 0, *, alone: bool = True) -> None:
+        """Add a call behind those that wait; `size_bytes` go back to the budget after it.
+
+        A call that is `alone` begins when those before it have ended, and those after it when it has.
+        """
         with self._lock:
-            self._calls.append((call, size_bytes))
-            if not self._running:
-                self._running = True
-                self.session.host.submit(self._run_one)
+            self._calls.append(_Queued(call, size_bytes, alone))
+            self._start()
+
+    def _start(self) -> None:
+        """Hand over to the threads what may run now."""
+        most = self.session.host.capabilities.writers
+        while self._calls and self._running < most and not (self._running and (self._alone or self._calls[0].alone)):
+            queued = self._calls.popleft()
+            self._running += 1
+            self._alone = queued.alone
+            self.session.host.submit(functools.partial(self._run, queued))
 
     def wait(self) -> None:
         """Return when no call waits or runs."""
         with self._lock:
-            self._lock.wait_for(lambda: not self._running)
+            self._lock.wait_for(lambda: not self._running and not self._calls)
 
     def drop(self) -> None:
         """Forget what waits and what is queued, and wait for the call that runs."""
         with self._lock:
-            freed = self._waiting_bytes + sum(size_bytes for _, size_bytes in self._calls)
+            freed = self._waiting_bytes + sum(queued.size_bytes for queued in self._calls)
             self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
             self._calls.clear()
         self.session.budget.give_back(freed)
@@ -279,24 +307,26 @@ class Lane:
             if isinstance(self.error, PluginLost):
                 self.session.lost = self.error
 
-    def _run_one(self) -> None:
-        with self._lock:
-            call, size_bytes = self._calls.popleft() if self._calls else (None, 0)
-        if call is not None and self.error is None and self.session.lost is None:
+    def _run(self, queued: _Queued) -> None:
+        if self.error is None and self.session.lost is None:
             started = time.perf_counter()
             try:
-                self.session.host.call([self.name], call)
+                if queued.alone:
+                    self.session.host.call([self.name], queued.call)
+                else:
+                    self.session.host.attempt(queued.call)
             except Exception as error:
                 self.fail(error)
-            self.stats.seconds += time.perf_counter() - started
-        del call
+            with self._lock:
+                self.stats.seconds += time.perf_counter() - started
+        size_bytes = queued.size_bytes
+        # Its rows have to be free before others take their place in the budget.
+        queued.call = _nothing
         self.session.budget.give_back(size_bytes)
         with self._lock:
-            if self._calls:
-                self.session.host.submit(self._run_one)
-            else:
-                self._running = False
-                self._lock.notify_all()
+            self._running -= 1
+            self._start()
+            self._lock.notify_all()
 
 
 class Session:
@@ -310,6 +340,8 @@ class Session:
         """Whether rows become durable at `flush` only."""
         self._lanes: dict[str, Lane] = {}
         self._staged: dict[str, Table] = {}
+        self.ordered: set[str] = set()
+        """Staged tables that will get a key: of equal rows the last one counts, so their batches stay in order."""
         self._closed = False
 
     def write(self, message: WriteMessage) -> None:
@@ -407,6 +439,8 @@ class Session:
             lane.enqueue(lambda: destination.migrate(table, force=force))
         else:
             self._staged[staged.name] = staged
+            if table.primary_keys:
+                self.ordered.add(staged.name)
             lane.enqueue(lambda: destination.stage(table, staged, force=force))
 
     def _delete_stale(self, table: Table, message: DeleteStale) -> None:

@@ -57,6 +57,7 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         publish="sync",
         max_identifier_bytes=types.MAX_NAME_BYTES,
         writers=2,
+        parallel_appends=True,
         batch=BatchSize(rows=0, size_bytes=48 << 20, timeout_s=60.0),
         stored_as=types.stored_as,
     )
