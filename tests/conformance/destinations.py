@@ -76,6 +76,11 @@ def use_postgresql(folder: Path, url: str) -> None:
     _urls[folder] = url
 
 
+def url_of(folder: Path) -> str:
+    """The database that a test's folder goes with."""
+    return _urls[folder]
+
+
 CASES = [
     DestinationCase(
         "duckdb", lambda folder: (DuckDB.as_plugin(), {"connection_string": str(folder / "x.duckdb")}), _peek_duckdb

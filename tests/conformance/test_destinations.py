@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
 from catchment.testing import DestinationCase, DestinationSuite
-from tests.conformance.destinations import CASES, use_postgresql
+from tests.conformance.destinations import CASES
 
 MARKS = {"postgresql": [pytest.mark.postgresql], "duckdb": [pytest.mark.duckdb], "sqlite": [pytest.mark.sqlite]}
-
-
-@pytest.fixture
-def postgresql_folder(tmp_path: Path, postgresql_url: str) -> None:
-    use_postgresql(tmp_path, postgresql_url)
 
 
 class TestDestinations(DestinationSuite):

@@ -31,7 +31,7 @@ from catchment.sdk import (
 )
 from catchment.sdk.json_text import to_text
 from catchment.sdk.staging import CQ_SOURCE_NAME, STAGING_PREFIX, staging_run
-from catchment.sdk.storage import map_array, map_type, restore
+from catchment.sdk.storage import map_array, map_type, numbered, restore
 
 log = logging.getLogger("catchment.duckdb")
 
@@ -304,7 +304,7 @@ def _stored(rows: pa.Table, table: Table) -> pa.Table:
     columns = [pa.chunked_array([map_array(chunk, _to_leaf) for chunk in column.chunks]) for column in rows.columns]
     names = list(table.column_names)
     if table.primary_keys:
-        columns.append(pa.chunked_array([pa.array(range(rows.num_rows), pa.int64())]))
+        columns.append(pa.chunked_array([numbered(rows.num_rows)]))
         names.append("_catchment_order")
     return pa.Table.from_arrays(columns, names=names)
 

@@ -29,8 +29,8 @@ class Destination(ABC, Generic[S]):
 
     Subclass it as `class Mine(Destination[MineSpec])`, set `name` and `capabilities`, and write the five methods
     without a default. Calls for one table come in order and never two at once (but see `parallel_appends`); calls for
-    different tables come from up to `capabilities.writers` threads, from one thread at a time if that is 1. There are no write modes here: a
-    table with primary keys means replace rows of equal key, a table without means add.
+    different tables come from up to `capabilities.writers` threads, from one thread at a time if that is 1. There are
+    no write modes here: a table with primary keys means replace rows of equal key, a table without means add.
 
     Raise `Transient` for what may pass, if nothing of the call took effect: the call is repeated with back-off.
     Anything else that is raised ends the table. Never swallow an error, never drop a row.

@@ -137,7 +137,7 @@ def _interval_text(array: pa.Array) -> pa.Array:
     data = array.buffers()[1]
     small = pa.Array.from_buffers(pa.int32(), (start + count) * 4, [None, data])
     large = pa.Array.from_buffers(pa.int64(), (start + count) * 2, [None, data])
-    index = pa.array(range(start, start + count), pa.int64())
+    index = pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count), start=start - 1)
     months, days = (small.take(pc.add(pc.multiply(index, 4), n)).cast(pa.utf8()) for n in (0, 1))
     nanos = large.take(pc.add(pc.multiply(index, 2), 1)).cast(pa.utf8())
     texts = pc.binary_join_element_wise('{"months":', months, ',"days":', days, ',"nanoseconds":', nanos, "}", "")

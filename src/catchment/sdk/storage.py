@@ -14,6 +14,11 @@ LeafType: TypeAlias = Callable[[pa.DataType], pa.DataType]
 LeafArray: TypeAlias = Callable[[pa.Array], pa.Array]
 
 
+def numbered(count: int, first: int = 0) -> pa.Array:
+    """The `count` numbers from `first` as int64."""
+    return pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count), start=first - 1)
+
+
 def is_nested(data_type: pa.DataType) -> bool:
     """Whether values of the type hold other values."""
     return bool(pa.types.is_nested(data_type)) and not isinstance(data_type, pa.BaseExtensionType)

@@ -3,8 +3,9 @@
 The concurrency contract. A session has one lane per table; a lane is a queue of calls that run in order, never two at
 once, on a pool of `capabilities.writers` threads shared by all sessions of the destination. With one writer every call
 into the destination is made under one lock; with more, calls for one table still never overlap, whichever session they
-come from, except that batches of a table without keys may if the destination declares `parallel_appends`. Rows gather in their lane until a batch is full by rows, bytes or seconds, until the run's byte budget asks
-for the largest lane, or until a message of another kind for that table, `flush` or `publish` needs them out.
+come from, except that batches of a table without keys may if the destination declares `parallel_appends`. Rows gather
+in their lane until a batch is full by rows, bytes or seconds, until the run's byte budget asks for the largest lane, or
+until a message of another kind for that table, `flush` or `publish` needs them out.
 
 A failed call ends its table: later rows of it are refused with the same error, what was queued is dropped, and the
 error stands in `stats`. Only `Transient` is tried again; when that does not help, the destination counts as lost.

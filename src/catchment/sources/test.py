@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from catchment.sdk import Column, Context, Discovered, Duration, PluginError, Rows, Source, Spec, Table
+from catchment.sdk.storage import numbered
 from catchment.sdk.types import all_types_columns, all_types_row, matches
 
 AtLeastNone = Annotated[int, Field(ge=0)]
@@ -103,7 +104,7 @@ def _main_rows(ctx: Context[Client], name: str) -> Rows:
     _check_failure(ctx, name)
     spec = ctx.client.spec
     for start in range(0, spec.num_rows, spec.rows_per_batch):
-        ids = pa.array(range(start, min(start + spec.rows_per_batch, spec.num_rows)), pa.int64())
+        ids = numbered(min(spec.rows_per_batch, spec.num_rows - start), start)
         texts = pa.array([f"test_column_data_{number}" for number in range(3)])
         thirds = pc.subtract(ids, pc.multiply(pc.divide(ids, 3), 3))
         columns = [ids, texts.take(thirds), pa.repeat(ctx.client.id, len(ids))]
@@ -156,7 +157,7 @@ def _sub_table(spec: TestSpec) -> Discovered[Client]:
     def read(ctx: Context[Client]) -> Rows:
         _check_failure(ctx, "test_sub_table")
         count = ctx.client.spec.num_sub_rows
-        ids = pa.array(range(count), pa.int64())
+        ids = numbered(count)
         columns = [pa.repeat(pa.scalar(ctx.parent["resource_id"], pa.int64()), count), ids]
         columns += [pa.repeat("test_sub_column_data", count), *(pc.multiply(ids, 7919 + n) for n in range(len(extra)))]
         if count:
@@ -183,7 +184,7 @@ def _wide_rows(table: Table, ctx: Context[Client]) -> Rows:
     fails = spec.fail_after_rows and any(matches(glob, table.name) for glob in spec.fail_tables)
     rows = min(spec.num_rows, spec.fail_after_rows) if fails else spec.num_rows
     size = min(spec.rows_per_batch, max(rows, 1))
-    numbers = pa.array(range(size), pa.int64())
+    numbers = numbered(size)
     values = [_wide_values(column.type, numbers, spec.seed + n) for n, column in enumerate(table.columns[1:], 1)]
     if spec.row_bytes:
         values[-1] = pa.repeat("x" * spec.row_bytes, size)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from catchment.sdk import PluginError
+from catchment.sdk.storage import numbered
 from catchment.sources.file.spec import CSVSpec
 from catchment.sources.file.text import BLOCK_BYTES, BadRow, Inference, bad_rows, convert, open_stream
 
@@ -136,7 +137,7 @@ def _newlines(batch: pa.RecordBatch) -> int:
 
 def _lines(block: pa.RecordBatch, first: int) -> pa.Array:
     """The line that each row starts on, line breaks inside values counted."""
-    rows = pa.array(range(first, first + block.num_rows), pa.int64())
+    rows = numbered(block.num_rows, first)
     if not _newlines(block):
         return rows
     breaks = None
