@@ -149,7 +149,7 @@ class DestinationHost:
             asked = error.retry_after_s if isinstance(error, Transient) else None
             return asked if asked is not None else back_off(state)
 
-        back_off = tenacity.wait_exponential_jitter(self._retries.first_wait_s, self._retries.longest_wait_s)
+        back_off = tenacity.wait_random_exponential(self._retries.first_wait_s, self._retries.longest_wait_s)
         log.warning("%s, trying again", first, extra={"destination": self.name})
         time.sleep(self._retries.first_wait_s if first.retry_after_s is None else first.retry_after_s)
         again = tenacity.Retrying(
