@@ -274,18 +274,24 @@ def test_to_test(world: World) -> Job:
 
 
 def slow_destination(world: World) -> Job:
-    """10 million rows into a destination that sleeps at each batch: how much memory the sync adds."""
-    source: dict[str, object] = {
-        "path": "test", "skip_tables": ["test_some_table", "test_paid_table"], "skip_dependent_tables": True,
-        "spec": {"tables": 2, "num_rows": 5_000_000, "columns": 20},
-    }  # fmt: skip
-    destination: dict[str, object] = {"path": "test", "spec": {"delay": "200ms"}}
+    """10 million rows of lineitem into a destination that sleeps at each batch: how much memory the sync adds."""
+    paths = [str(data.lineitem(6))]
+    for number in range(4):
+        part = world.folder / f"part-{number}.parquet"
+        part.symlink_to(data.lineitem(1))
+        paths.append(str(part))
+    table = {"name": "lineitem", "path": paths}
+    source: dict[str, object] = {"path": "file", "spec": {"path": paths, "tables": [table]}}
+    destination: dict[str, object] = {"path": "test", "spec": {"delay": "50ms"}}
     config = data.config(world.folder, "slow", source, destination, "append")
     added: list[float] = []
 
     def ours() -> measure.Sample:
         done = subprocess.run(
-            [sys.executable, SCRIPTS, "memory", str(config)], capture_output=True, text=True, check=True
+            [sys.executable, SCRIPTS, "memory", str(config)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         found = re.search(r"added (\d+) MB", done.stdout)
         added.append(float(found[1]) if found else float("inf"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def run(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
     )
+    peak = _Peak(process.pid)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -56,7 +58,36 @@ def run(
     # A backend that has just ended is counted once the server has seen to it.
     time.sleep(0.2)
     cpu = usage.ru_utime + usage.ru_stime + server_cpu_s(server) - before
-    return Sample(wall, cpu, usage.ru_maxrss / 1024)
+    return Sample(wall, cpu, peak.end() / 1e6)
+
+
+class _Peak:
+    """The largest resident set of a process and what it started, looked up twenty times a second.
+
+    Not `ru_maxrss`: that one begins with what the process that measures had when it made the other.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = pid
+        self._peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        """Stop watching; bytes."""
+        self._done.set()
+        self._thread.join()
+        return self._peak
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            try:
+                root = psutil.Process(self._root)
+                found = [root, *root.children(recursive=True)]
+                self._peak = max(self._peak, *(process.memory_info().rss for process in found))
+            except psutil.Error:
+                continue
 
 
 def median(samples: Sequence[Sample]) -> Sample:

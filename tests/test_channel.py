@@ -15,7 +15,7 @@ def test_items_come_in_order_and_the_error_after_them():
     for number in range(3):
         channel.put(number, 10)
     channel.close(ValueError("end"))
-    found = []
+    found: list[int] = []
 
     with pytest.raises(ValueError, match="end"):
         found.extend(channel)

@@ -106,7 +106,9 @@ class DuckDB(Destination[DuckDBSpec]):
         self._run(f"set preserve_insertion_order = {str(table.name in self._ordered).lower()}")
         names = DIALECT.columns(table.column_names)
         live = DIALECT.table(table.name)
-        with self._transaction(), self._registered(stored) as view:
+        # A table would go through pyarrow's scanner; a reader is read once and as it is.
+        once = stored if table.primary_keys else stored.to_reader()
+        with self._transaction(), self._registered(once) as view:
             if not table.primary_keys:
                 self._run(f"insert into {live} ({names}) select {names} from {view}")
                 return
@@ -288,7 +290,7 @@ class DuckDB(Destination[DuckDBSpec]):
         self._run("commit")
 
     @contextlib.contextmanager
-    def _registered(self, rows: pa.Table) -> Iterator[str]:
+    def _registered(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
         self._connection.register("_catchment_rows", rows)
         try:
             yield '"_catchment_rows"'

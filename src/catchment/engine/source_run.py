@@ -20,7 +20,7 @@ from catchment.schema.table import Table
 
 log = logging.getLogger("catchment.sync")
 
-READ_AHEAD_BYTES = 16 << 20
+READ_AHEAD_BYTES = 8 << 20
 """Bytes that a source may be ahead of its destinations."""
 CHECKPOINT_S = 60.0
 """Seconds after which a cursor makes the engine flush, so that a long sync of an incremental table saves its way."""

@@ -36,7 +36,7 @@ S = TypeVar("S", bound=Spec)
 
 THREADS = 16
 """Table functions that run at once on each level."""
-CHANNEL_BYTES = 32 << 20
+CHANNEL_BYTES = 8 << 20
 """Bytes of batches that may wait for the reader."""
 TRIES = 3
 """Times that a table function is called while it raises `Transient` before it yielded anything."""

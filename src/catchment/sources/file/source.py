@@ -233,8 +233,11 @@ def _parquet(path: Path) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
 
     try:
         with pq.ParquetFile(path) as opened:
-            for batch in opened.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-                arrays = [a.dictionary_decode() if pa.types.is_dictionary(a.type) else a for a in batch.columns]
-                yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names), pa.nulls(batch.num_rows, pa.int64())
+            # One row group after the other: asked for all of them, the reader keeps the bytes of the whole file.
+            for group in range(opened.num_row_groups):
+                for batch in opened.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=[group]):
+                    arrays = [a.dictionary_decode() if pa.types.is_dictionary(a.type) else a for a in batch.columns]
+                    lines = pa.nulls(batch.num_rows, pa.int64())
+                    yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names), lines
     except (pa.ArrowInvalid, OSError) as error:
         raise PluginError(f"{path} cannot be read to its end: {error}") from error
