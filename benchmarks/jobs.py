@@ -16,6 +16,7 @@ import psycopg
 from benchmarks import data, measure
 
 SCRIPTS = str(Path(__file__).with_name("scripts.py"))
+MEMORY = str(Path(__file__).with_name("memory.py"))
 Step = Callable[[], object]
 
 
@@ -288,7 +289,7 @@ def slow_destination(world: World) -> Job:
 
     def ours() -> measure.Sample:
         done = subprocess.run(
-            [sys.executable, SCRIPTS, "memory", str(config)],
+            [sys.executable, MEMORY, str(config)],
             capture_output=True,
             text=True,
             check=True,

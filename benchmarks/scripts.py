@@ -78,25 +78,5 @@ def postgresql_duckdb(url: str, database: str, target: str) -> None:
         _insert(database, pa.RecordBatchReader.from_batches(schema, batches()), target)
 
 
-def memory(config: str) -> None:
-    """How many MB a sync adds to the process: its peak less what it had before the sync."""
-    from pathlib import Path
-
-    import psutil
-
-    from catchment.cli import main  # noqa: F401  what the command sets up
-    from catchment.cli.output import load_plan
-    from catchment.engine.sync import Options, Sync
-
-    sync = Sync(load_plan((str(Path(config)),)), Options())
-    before = psutil.Process().memory_info().rss
-    result = sync.run()
-    assert result.outcome == "complete", result.outcome
-    # Not `ru_maxrss`: that one begins with what the process that started this one had.
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-    print(f"added {(peak - before) / 1e6:.0f} MB")
-
-
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

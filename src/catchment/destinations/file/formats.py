@@ -35,7 +35,10 @@ def cell(array: pa.Array) -> pa.Array:
 
 
 def csv_cell(array: pa.Array) -> pa.Array:
-    """A column as CSV cells."""
+    """A column as CSV cells: numbers and booleans, which are written without quotes, and text."""
+    kind = array.type
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return array
     return to_json_text(map_array(array, cell)) if is_nested(array.type) else to_text(array)
 
 

@@ -1,0 +1,28 @@
+"""How many MB a sync adds to a process: `python benchmarks/memory.py CONFIG`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+
+# First of all: the command line sets Arrow's allocator up before Arrow is loaded.
+from catchment.cli import main as main  # isort: skip
+from catchment.cli.output import load_plan
+from catchment.engine.sync import Options, Sync
+
+
+def added_mb(config: str) -> float:
+    """The peak of a sync less what the process had before it, in MB."""
+    sync = Sync(load_plan((config,)), Options())
+    before = psutil.Process().memory_info().rss
+    result = sync.run()
+    assert result.outcome == "complete", result.outcome
+    # Not `ru_maxrss`: that one begins with what the process that started this one had.
+    status = Path("/proc/self/status").read_text()
+    return float(int(status.split("VmHWM:")[1].split()[0]) * 1024 - before) / 1e6
+
+
+if __name__ == "__main__":
+    print(f"added {added_mb(sys.argv[1]):.0f} MB")
