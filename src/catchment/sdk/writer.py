@@ -14,14 +14,13 @@ error stands in `stats`. Only `Transient` is tried again; when that does not hel
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -29,15 +28,15 @@ import pyarrow as pa
 from catchment.channel import Budget
 from catchment.errors import CatchmentError, PluginError, PluginLost, Transient
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable, WriteMessage
-from catchment.plugin import BatchSize, Capabilities, Published, Swap, WriteStats
+from catchment.plugin import BatchSize, Capabilities, Published, Swap, TablePreview, WriteStats
 from catchment.schema.table import Table
 from catchment.sdk.destination import Destination
-from catchment.spec.fields import BatchSpec, parse_spec
+from catchment.sdk.lane import Call, Lane, Stream
+from catchment.spec.fields import BatchSpec, parse_spec, secrets_of
 
 log = logging.getLogger("catchment.writer")
 
 R = TypeVar("R")
-Call = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,15 @@ class DestinationHost:
         self._one_at_a_time = threading.RLock()
         self._table_locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._sessions: set[Session] = set()
+        self._streams: list[Stream] = []
+        self._streams_lock = threading.Lock()
         self._closing = threading.Event()
         self.batch = BatchSize()
         """Limits in force, known after `init`."""
+        self.streams = False
+        """Whether what follows a full batch is written in the same call; known after `init`."""
+        self.secrets: frozenset[str] = frozenset()
+        """What must not be shown of the spec, known after `init`."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -80,12 +85,15 @@ class DestinationHost:
     def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
         """Check the spec, make the destination and open it."""
         parsed = parse_spec(self._type.spec_type, spec, where=f"destination `{self.name}`")
+        self.secrets = secrets_of(parsed)
         self._destination = self._type(parsed)
         self.batch = _batch_size(parsed, self.capabilities.batch)
+        # Limits that the spec sets are obeyed; a stream would pass them.
+        self.streams = self._type.stream is not Destination.stream and self.batch == self.capabilities.batch
         self._pool = ThreadPoolExecutor(self.capabilities.writers, thread_name_prefix=f"write-{self.name}")
         if not no_connection:
             self.attempt(self._destination.open)
-        if self.batch.timeout_s:
+        if self.batch.timeout_s and not no_connection:
             threading.Thread(target=self._watch_age, name=f"age-{self.name}", daemon=True).start()
 
     def session(self, budget: Budget) -> Session:
@@ -97,6 +105,18 @@ class DestinationHost:
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """Rows of `table`, as the author's `read` gives them."""
         yield from self.destination.read(table)
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """What migrating each table would do, as the author's `preview` has it."""
+        return self.attempt(lambda: self.destination.preview(tables, force=force))
+
+    def stored_table(self, name: str) -> Table | None:
+        """The table that is there, as the author's `stored_table` gives it."""
+        return self.attempt(lambda: self.destination.stored_table(name))
+
+    def stored_names(self) -> Sequence[str]:
+        """Names of the tables that are there, as far as the author's `stored_names` knows them."""
+        return self.attempt(self.destination.stored_names)
 
     def test_connection(self) -> None:
         """Ask the author's check; the plugin is initialised with `no_connection` for it."""
@@ -113,18 +133,31 @@ class DestinationHost:
             destination, self._destination = self._destination, None
             destination.close()
 
-    def submit(self, work: Call) -> None:
-        """Run `work` on one of the writer threads."""
+    def submit(self, work: Call, stream: Stream | None = None) -> None:
+        """Run `work`, which writes `stream` if there is one, on a writer thread; a stream ends if it holds the last."""
         if self._pool is None:
             raise PluginError(f"destination `{self.name}` was used before `init`")
+        with self._streams_lock:
+            self._streams = [other for other in self._streams if not other.ended]
+            while len(self._streams) >= self.capabilities.writers:
+                self._streams.pop(0).end()
+            if stream is not None:
+                self._streams.append(stream)
         self._pool.submit(work)
 
     def forget(self, session: Session) -> None:
         """Take a closed session off the list."""
         self._sessions.discard(session)
 
-    def call(self, tables: Sequence[str], work: Callable[[], R]) -> R:
-        """Run `work` with the locks that the contract promises for these tables, again if it fails for the moment."""
+    def call(self, tables: Sequence[str], work: Callable[[], R], *, stream: Stream | None = None) -> R:
+        """Run `work` with the locks that the contract promises for these tables, again if it fails for the moment.
+
+        Streams that hold one of those locks end, but for `stream`, which `work` itself reads.
+        """
+        with self._streams_lock:
+            for other in self._streams:
+                if other is not stream and (self.capabilities.writers == 1 or other.table_name in tables):
+                    other.end()
         with contextlib.ExitStack() as locks:
             if self.capabilities.writers == 1:
                 locks.enter_context(self._one_at_a_time)
@@ -134,11 +167,20 @@ class DestinationHost:
             return self.attempt(work)
 
     def attempt(self, work: Callable[[], R]) -> R:
-        """Run `work`; `Transient` is tried again with back-off and jitter, then becomes `PluginLost`."""
+        """Run `work`; `Transient` is tried again with back-off and jitter, then becomes `PluginLost`.
+
+        What is not ours becomes a `PluginError`, its traceback goes to the log: all of the author's code runs in here.
+        """
         try:
-            return work()
-        except Transient as first:
-            return self._attempt_again(work, first)
+            try:
+                return work()
+            except Transient as first:
+                return self._attempt_again(work, first)
+        except CatchmentError:
+            raise
+        except Exception as error:
+            log.exception("a call failed", extra={"plugin": self.name})
+            raise PluginError(f"{type(error).__name__}: {error}") from error
 
     def _attempt_again(self, work: Callable[[], R], first: Transient) -> R:
         # Imported where it is needed: most runs never retry, and every run pays for imports.
@@ -150,7 +192,7 @@ class DestinationHost:
             return asked if asked is not None else back_off(state)
 
         back_off = tenacity.wait_random_exponential(self._retries.first_wait_s, self._retries.longest_wait_s)
-        log.warning("%s, trying again", first, extra={"destination": self.name})
+        log.warning("%s, trying again", first, extra={"plugin": self.name})
         time.sleep(self._retries.first_wait_s if first.retry_after_s is None else first.retry_after_s)
         again = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retries.attempts - 1) | tenacity.stop_when_event_set(self._closing),
@@ -169,165 +211,6 @@ class DestinationHost:
         while not self._closing.wait(min(self.batch.timeout_s / 4, 1.0)):
             for session in list(self._sessions):
                 session.cut_older_than(time.monotonic() - self.batch.timeout_s)
-
-
-@dataclass(slots=True)
-class _Queued:
-    """A call that waits in a lane."""
-
-    call: Call
-    size_bytes: int
-    alone: bool
-
-
-def _nothing() -> None:
-    """What is left of a call that was made."""
-
-
-class Lane:
-    """The queue of one table in one session. It is also a `Buffer` of the run's byte budget."""
-
-    def __init__(self, session: Session, name: str) -> None:
-        self.session = session
-        self.name = name
-        self.stats = WriteStats()
-        self.error: PluginError | None = None
-        self.table: Table | None = None
-        self.oldest = 0.0
-        """Monotonic time at which the first row that waits here came."""
-        self._lock = threading.Condition(threading.RLock())
-        self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
-        self._waiting_bytes = 0
-        self._calls: deque[_Queued] = deque()
-        self._running = 0
-        self._alone = False
-        """Whether what runs must be the only call."""
-        self._unflushed = WriteStats()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that wait to become a batch."""
-        return self._waiting_bytes
-
-    def release_soon(self) -> None:
-        """Write what waits."""
-        self.cut()
-
-    def insert(self, table: Table, batch: pa.RecordBatch) -> None:
-        """Add rows, slicing them to the limits in force. Blocks while the run's budget is used up."""
-        limits = self.session.host.batch
-        start, row_bytes = 0, max(batch.nbytes / batch.num_rows, 1e-9)
-        while start < batch.num_rows:
-            with self._lock:
-                room = _room(limits, row_bytes, self._waiting_rows, self._waiting_bytes)
-                if room == 0 or (self._waiting and self.table is not table and self.table != table):
-                    self.cut()
-                    continue
-            piece = batch.slice(start, min(room, batch.num_rows - start))
-            size_bytes = max(piece.nbytes, 1)
-            self.session.budget.take(size_bytes)
-            with self._lock:
-                if not self._waiting:
-                    self.oldest = time.monotonic()
-                self.table = table
-                self._waiting.append(piece)
-                self._waiting_rows += piece.num_rows
-                self._waiting_bytes += size_bytes
-                if _room(limits, row_bytes, self._waiting_rows, self._waiting_bytes) == 0:
-                    self.cut()
-            start += piece.num_rows
-
-    def cut(self) -> None:
-        """Make a batch of what waits and queue its write."""
-        with self._lock:
-            if not self._waiting or self.table is None:
-                return
-            table, batches, size_bytes = self.table, self._waiting, self._waiting_bytes
-            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-
-            def write() -> None:
-                # A batch may carry metadata of its own; the rows of one call have one schema.
-                rows = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches])
-                self.session.host.destination.write(table, rows)
-                with self._lock:
-                    self._unflushed.rows += rows.num_rows
-                    self._unflushed.size_bytes += size_bytes
-                    if not self.session.gathers:
-                        self.settle()
-
-            ordered = bool(table.primary_keys) or table.name in self.session.ordered
-            self.enqueue(write, size_bytes, alone=ordered or not self.session.host.capabilities.parallel_appends)
-
-    def settle(self) -> None:
-        """Count what was written so far as durable."""
-        self.stats.rows += self._unflushed.rows
-        self.stats.size_bytes += self._unflushed.size_bytes
-        self._unflushed = WriteStats()
-
-    def enqueue(self, call: Call, size_bytes: int = 0, *, alone: bool = True) -> None:
-        """Add a call behind those that wait; `size_bytes` go back to the budget after it.
-
-        A call that is `alone` begins when those before it have ended, and those after it when it has.
-        """
-        with self._lock:
-            self._calls.append(_Queued(call, size_bytes, alone))
-            self._start()
-
-    def _start(self) -> None:
-        """Hand over to the threads what may run now."""
-        most = self.session.host.capabilities.writers
-        while self._calls and self._running < most and not (self._running and (self._alone or self._calls[0].alone)):
-            queued = self._calls.popleft()
-            self._running += 1
-            self._alone = queued.alone
-            self.session.host.submit(functools.partial(self._run, queued))
-
-    def wait(self) -> None:
-        """Return when no call waits or runs."""
-        with self._lock:
-            self._lock.wait_for(lambda: not self._running and not self._calls)
-
-    def drop(self) -> None:
-        """Forget what waits and what is queued, and wait for the call that runs."""
-        with self._lock:
-            freed = self._waiting_bytes + sum(queued.size_bytes for queued in self._calls)
-            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-            self._calls.clear()
-        self.session.budget.give_back(freed)
-        self.wait()
-
-    def fail(self, error: Exception) -> None:
-        """End the table with `error`; the first one stays."""
-        if self.error is None:
-            if not isinstance(error, CatchmentError):
-                log.exception("destination `%s` failed on table `%s`", self.session.host.name, self.name)
-                error = PluginError(f"{type(error).__name__}: {error}")
-            self.error = error if isinstance(error, PluginError) else PluginError(str(error))
-            self.stats.error = str(self.error)
-            if isinstance(self.error, PluginLost):
-                self.session.lost = self.error
-
-    def _run(self, queued: _Queued) -> None:
-        if self.error is None and self.session.lost is None:
-            started = time.perf_counter()
-            try:
-                if queued.alone:
-                    self.session.host.call([self.name], queued.call)
-                else:
-                    self.session.host.attempt(queued.call)
-            except Exception as error:
-                self.fail(error)
-            with self._lock:
-                self.stats.seconds += time.perf_counter() - started
-        size_bytes = queued.size_bytes
-        # Its rows have to be free before others take their place in the budget.
-        queued.call = _nothing
-        self.session.budget.give_back(size_bytes)
-        with self._lock:
-            self._running -= 1
-            self._start()
-            self._lock.notify_all()
 
 
 class Session:
@@ -394,7 +277,7 @@ class Session:
 
     def stats(self) -> Mapping[str, WriteStats]:
         """What is durable so far, by table."""
-        return {name: replace(lane.stats) for name, lane in list(self._lanes.items())}
+        return {name: lane.snapshot() for name, lane in list(self._lanes.items())}
 
     def close(self) -> None:
         """Drop what is not flushed, remove staged tables that were not published."""
@@ -409,7 +292,7 @@ class Session:
             try:
                 self.host.call([table.name for table in staged], lambda: self.host.destination.discard(staged))
             except CatchmentError as error:
-                log.warning("staged tables stay until the next run: %s", error, extra={"destination": self.host.name})
+                log.warning("staged tables stay until the next run: %s", error, extra={"plugin": self.host.name})
         self.host.forget(self)
 
     def cut_older_than(self, moment: float) -> None:
@@ -479,11 +362,3 @@ def _batch_size(spec: object, wished: BatchSize) -> BatchSize:
         size_bytes=wished.size_bytes if spec.batch_size_bytes is None else spec.batch_size_bytes,
         timeout_s=wished.timeout_s if spec.batch_timeout is None else spec.batch_timeout,
     )
-
-
-def _room(limits: BatchSize, row_bytes: float, rows: int, size_bytes: int) -> int:
-    """Rows that still fit a batch of `rows` and `size_bytes`; an empty batch takes one row however large it is."""
-    by_rows = limits.rows - rows if limits.rows else 1 << 62
-    by_bytes = int((limits.size_bytes - size_bytes) / row_bytes) if limits.size_bytes else 1 << 62
-    room = max(min(by_rows, by_bytes), 0)
-    return max(room, 1) if rows == 0 else room
