@@ -41,12 +41,14 @@ class Problem:
     file: str = ""
     line: int = 0
     """Line in the file, from 1; 0 where the config did not come from a file."""
+    column: int = 0
+    """Column in that line, from 1, in characters; 0 where it is not known."""
     path: str = ""
     """Path inside the document, such as `spec.tables[0]`."""
     hint: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         where = " ".join(part for part in (place, self.path) if part)
         text = f"{where}: {self.message}" if where else self.message
         return f"{text}; {self.hint}" if self.hint else text

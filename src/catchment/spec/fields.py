@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from catchment.errors import Problem, SpecError
-from catchment.spec.report import problems_of
+from catchment.redact import Redactor, passwords_in
+from catchment.spec.report import is_secret, problems_of
 
 
 class Secret:
@@ -102,11 +103,76 @@ class BatchSpec(Spec):
 S = TypeVar("S", bound=Spec)
 
 
+class ObjectPath(str):
+    """The `path` of a plugin that is given as the Python object itself; as a text its name."""
+
+    plugin: Any
+
+    def __new__(cls, plugin: Any) -> Self:
+        """The path for an object with `as_plugin`."""
+        is_class = isinstance(plugin, type)
+        made = super().__new__(cls, f"{plugin.__module__}:{plugin.__qualname__}" if is_class else plugin.name)
+        made.plugin = plugin
+        return made
+
+
+def object_path(value: object, handler: Callable[[Any], Any]) -> Any:
+    """Let the object of a plugin stand for its `path`."""
+    if isinstance(value, ObjectPath):
+        return value
+    return ObjectPath(value) if hasattr(value, "as_plugin") else handler(value)
+
+
+def plain(value: object) -> str:
+    """The text for a value of a library user's config that JSON has no form for."""
+    return value.reveal() if isinstance(value, Secret) else str(value)
+
+
 def parse_spec(spec_type: type[S], value: Mapping[str, Any] | None, *, where: str) -> S:
     """A plugin's spec from what the config says. Raises `SpecError` with every mistake; `where` names the plugin."""
     try:
         # Through JSON, so that lists stand for tuples as in any config file while scalars are taken strictly.
-        return spec_type.model_validate_json(json.dumps(dict(value or {}), default=str))
+        return spec_type.model_validate_json(json.dumps(dict(value or {}), default=plain))
     except ValidationError as error:
-        problems = problems_of(error, spec_type, value or {}, prefix="spec.spec")
-        raise SpecError([Problem(f"{where}: {p.message}", path=p.path, hint=p.hint) for p in problems]) from None
+        hidden = frozenset(_written_secrets(spec_type, value or {}, ()))
+        problems = problems_of(error, spec_type, value or {}, prefix="spec.spec", hidden=hidden)
+        # A validator of the plugin's author may have put the value into its words.
+        shown = Redactor(hidden)
+        raise SpecError(
+            [Problem(f"{where}: {shown.text(p.message)}", path=p.path, hint=shown.text(p.hint)) for p in problems]
+        ) from None
+
+
+def secrets_of(spec: BaseModel) -> frozenset[str]:
+    """What must not be shown of a plugin's spec: its `Secret` fields, and passwords inside URLs and other texts."""
+    return frozenset(_secrets(spec))
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, str):
+        yield from passwords_in(value)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _secrets(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _secrets(item)
+
+
+def _written_secrets(spec_type: type[BaseModel], value: Any, location: tuple[int | str, ...]) -> Iterator[str]:
+    """The same of a spec that is not valid, as far as its shape tells."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _written_secrets(spec_type, item, (*location, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _written_secrets(spec_type, item, (*location, index))
+    elif isinstance(value, str):
+        if is_secret(spec_type, location):
+            yield value
+        yield from passwords_in(value)
