@@ -76,3 +76,30 @@ def test_merging_loses_nothing():
     want = Table("t", (Column("new", pa.int64()), ID))
 
     assert merged(have, want).columns == (ID, NAME, Column("new", pa.int64()))
+
+
+def test_a_switch_of_the_write_mode_is_told_as_one_thing_beside_other_changes():
+    keyed, keyless = Table("t", (CQ, ID, NAME)), Table("t", (CQ, replace(ID, primary_key=False), NAME))
+    other = keyed.with_columns([CQ, ID, replace(NAME, type=pa.int64())])
+
+    with pytest.raises(MigrationRefused) as refused:
+        plan(keyless, other, safe=set(), forced=None, force=False)
+
+    assert (
+        "it has no primary key, as `write_mode: append` makes it, and this write mode needs (`id`); "
+        "column `name` changed from utf8 to int64; run with `migrate_mode: forced`"
+    ) in str(refused.value)
+    assert "go back to `write_mode: append`" in str(refused.value)
+    with pytest.raises(
+        MigrationRefused, match=r"it has the primary key \(`id`\) of .*, and `write_mode: append` needs"
+    ):
+        plan(keyed, keyless, safe=set(), forced=None, force=False)
+
+
+def test_a_column_that_joins_the_key_is_no_switch_of_the_write_mode():
+    with pytest.raises(MigrationRefused) as refused:
+        plan(Table("t", (ID, NAME)), Table("t", (ID, replace(NAME, primary_key=True))), safe=set(), forced=None,
+             force=False)  # fmt: skip
+
+    assert "column `name` is now part of the primary key" in str(refused.value)
+    assert "write_mode" not in str(refused.value)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import struct
 import uuid
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from catchment.schema import internal, types
+from catchment.schema.intervals import day_time_interval, month_interval
 from catchment.schema.table import Column, Table
+from tests import strategies
 
 
 def extension(kind: pa.DataType, value: bytes) -> pa.Array:
@@ -116,3 +122,133 @@ def test_cq_ids_come_first_and_are_the_key_of_a_table_without_one():
 )
 def test_what_an_id_is_made_of(columns, deterministic, expected):
     assert internal.hash_columns(Table("t", tuple(columns)), deterministic=deterministic) == expected
+
+
+EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def moment_text(value, unit):
+    places = {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]
+    seconds, rest = divmod(value, 10**places)
+    return (EPOCH + datetime.timedelta(seconds=seconds)).isoformat(), f".{rest:0{places}}" if places else ""
+
+
+def float_text(value):
+    if value != value or value in (float("inf"), float("-inf")):
+        return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
+    text = f"{Decimal(repr(value)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def text_of(value, kind):
+    """What the SDK writes for one value: the reference, value by value."""
+    if value is None:
+        return "(null)"
+    if isinstance(kind, types.UUIDType):
+        return str(uuid.UUID(bytes=value))
+    if isinstance(kind, types.MACType):
+        return ":".join(f"{byte:02x}" for byte in value)
+    if kind.equals(month_interval()):
+        return f'{{"months":{value}}}'
+    if kind.equals(day_time_interval()):
+        days, milliseconds = struct.unpack("<ii", value.to_bytes(8, "little", signed=True))
+        return f'{{"days":{days},"milliseconds":{milliseconds}}}'
+    if isinstance(value, bytes):
+        return value
+    if pa.types.is_boolean(kind):
+        return "true" if value else "false"
+    if pa.types.is_floating(kind):
+        return float_text(value)
+    if pa.types.is_decimal(kind):
+        return f"{value:f}"
+    if pa.types.is_timestamp(kind):
+        return moment_text(value, kind.unit)[0] + "Z"
+    if pa.types.is_time(kind):
+        moment, fraction = moment_text(value, kind.unit)
+        return moment.removeprefix("1970-01-01T") + fraction
+    if pa.types.is_duration(kind):
+        return f"{value}{kind.unit}"
+    if isinstance(value, pa.MonthDayNano):
+        return f'{{"months":{value.months},"days":{value.days},"nanoseconds":{value.nanoseconds}}}'
+    if pa.types.is_nested(kind):
+        texts = [text_of(inner, kind.value_type) for inner in value]
+        return b"[" + b", ".join(text if isinstance(text, bytes) else text.encode() for text in texts) + b"]"
+    return str(value)
+
+
+LEAF_KINDS = st.sampled_from(list(strategies.LEAVES))
+HASHED = st.one_of(LEAF_KINDS, LEAF_KINDS.map(pa.list_), LEAF_KINDS.map(pa.list_).map(pa.list_))
+
+
+@pytest.mark.parametrize(
+    "nest", [lambda kind: kind, pa.list_, lambda kind: pa.list_(pa.list_(kind))], ids=["plain", "list", "lists"]
+)
+@pytest.mark.parametrize("kind", list(strategies.LEAVES), ids=str)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_texts_by_column_are_those_of_each_value_of_any_slice(nest, kind, data):
+    array, values = data.draw(strategies.slices(st.just(nest(kind))))
+
+    expected = [text_of(value, array.type) for value in values]
+
+    assert internal.value_texts(array).to_pylist() == [
+        text if isinstance(text, bytes) else text.encode() for text in expected
+    ]
+
+
+@given(st.data(), st.lists(HASHED, min_size=1, max_size=3))
+def test_ids_by_column_are_the_documented_hash_of_each_row(data, kinds):
+    names = data.draw(
+        st.lists(st.text("aZ_é\U0001f389", min_size=1), min_size=len(kinds), max_size=len(kinds), unique=True)
+    )
+    drawn = [data.draw(strategies.slices(st.just(kind))) for kind in kinds]
+    count = min(len(array) for array, _ in drawn)
+    rows = zip(*(values[:count] for _, values in drawn), strict=True)
+
+    ids = internal.deterministic_ids({n: array.slice(0, count) for n, (array, _) in zip(names, drawn, strict=True)})
+
+    assert ids.storage.to_pylist() == [
+        documented_id(dict(zip(names, zip(row, kinds, strict=True), strict=True))) for row in rows
+    ]
+
+
+def documented_id(row):
+    parts = []
+    for name in sorted(row, key=str.encode):
+        text = text_of(*row[name])
+        parts += [name.encode(), text if isinstance(text, bytes) else text.encode()]
+    digest = hashlib.sha256(b"".join(parts)).digest()
+    raw = bytearray(hashlib.sha1(bytes(16) + digest).digest()[:16])
+    raw[6] = raw[6] & 0x0F | 0x50
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+def test_structs_are_json_as_go_writes_it():
+    array = pa.array([{"z": "<é&>\u2028", "a": 1}, None])
+
+    assert internal.value_texts(array).to_pylist() == [
+        '{"a":1,"z":"\\u003cé\\u0026\\u003e\\u2028"}'.encode(), b"(null)",
+    ]  # fmt: skip
+
+
+def test_dictionaries_are_hashed_as_their_values():
+    array = pa.array(["x", "y", "x"])
+
+    assert internal.value_texts(array.dictionary_encode().slice(1)).to_pylist() == [b"y", b"x"]
+
+
+def test_columns_in_chunks_are_hashed_as_one():
+    column = pa.chunked_array([["a"], [], ["b", None]], pa.utf8())
+
+    assert internal.deterministic_ids({"k": column}).equals(internal.deterministic_ids({"k": column.combine_chunks()}))
+    assert len(internal.deterministic_ids({"k": pa.chunked_array([], pa.utf8())})) == 0
+
+
+def test_timestamps_are_cut_to_the_second_before_them_over_the_whole_range():
+    array = pa.array([-(2**63), -1, 0, 999_999_999, 2**63 - 1], pa.timestamp("ns", "UTC"))
+
+    assert internal.value_texts(array).to_pylist() == [
+        b"1677-09-21T00:12:43Z", b"1969-12-31T23:59:59Z", b"1970-01-01T00:00:00Z", b"1970-01-01T00:00:00Z",
+        b"2262-04-11T23:47:16Z",
+    ]  # fmt: skip

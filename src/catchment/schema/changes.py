@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -23,6 +23,9 @@ ChangeKind: TypeAlias = Literal[
     "move_pk_to_cq_id",
 ]
 Safety: TypeAlias = Literal["safe", "forced", "impossible"]
+
+_KEYLESS_MODE = "`write_mode: append`"
+_KEYED_MODES = "`write_mode: overwrite` or `overwrite-delete-stale`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +118,38 @@ def plan(
     impossible = [change for change in found if classify(change, safe, forced) == "impossible"]
     if impossible:
         raise MigrationRefused(
-            f"table `{want.name}` cannot be migrated here: {'; '.join(map(str, impossible))}",
+            f"table `{want.name}` cannot be migrated here: {_told(have, want, impossible)}",
             hint="rename the table, or migrate it by hand",
         )
     unsafe = [change for change in found if classify(change, safe, forced) == "forced"]
     if unsafe and not force:
+        back = _mode_before(have, want)
         raise MigrationRefused(
-            f"table `{want.name}` cannot be migrated in `migrate_mode: safe`: {'; '.join(map(str, unsafe))}",
-            hint="run with `migrate_mode: forced` (it may drop the table's rows), or migrate the table by hand",
+            f"table `{want.name}` cannot be migrated in `migrate_mode: safe`: {_told(have, want, unsafe)}",
+            hint="run with `migrate_mode: forced` (it may drop the table's rows), "
+            + (f"{back}, or rename the table so that a new one is made" if back else "or migrate the table by hand"),
         )
     return found
+
+
+def _mode_before(have: Table, want: Table) -> str:
+    """What to write in the config for a table that goes from or to `write_mode: append`; empty for any other."""
+    if bool(have.primary_keys) == bool(want.primary_keys):
+        return ""
+    return f"go back to {_KEYED_MODES if have.primary_keys else _KEYLESS_MODE}"
+
+
+def _told(have: Table, want: Table, found: Sequence[Change]) -> str:
+    """The changes as a text; those of a switch from or to `write_mode: append` as the one thing that they are."""
+    others = [str(change) for change in found if change.kind != "change_primary_key"]
+    if len(others) == len(found) or not _mode_before(have, want):
+        return "; ".join(map(str, found))
+    keys = ", ".join(f"`{key}`" for key in have.primary_keys or want.primary_keys)
+    if have.primary_keys:
+        switch = f"it has the primary key ({keys}) of {_KEYED_MODES}, and {_KEYLESS_MODE} needs it to have none"
+    else:
+        switch = f"it has no primary key, as {_KEYLESS_MODE} makes it, and this write mode needs ({keys})"
+    return "; ".join([switch, *others])
 
 
 def merged(have: Table, want: Table) -> Table:

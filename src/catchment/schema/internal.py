@@ -13,7 +13,8 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.schema import types
+from catchment.schema import arrays, types
+from catchment.schema.intervals import MonthIntervalType, interval_texts, is_interval
 from catchment.schema.table import Column, Table
 
 CQ_ID = "_cq_id"
@@ -63,6 +64,18 @@ def add_client_id(table: Table) -> Table:
     return table if CQ_CLIENT_ID in table else table.with_columns([CLIENT_ID, *table.columns])
 
 
+def cursor_table(name: str) -> Table:
+    """The table that keeps the cursors of incremental tables, as the protocol has it."""
+    return Table(
+        name,
+        (
+            Column("key", pa.utf8(), primary_key=True, not_null=True),
+            Column("value", pa.utf8()),
+            Column("version", pa.uint64()),
+        ),
+    )
+
+
 def hash_columns(table: Table, *, deterministic: bool) -> tuple[str, ...]:
     """The columns that `_cq_id` is a hash of; empty where it is random."""
     components = tuple(column.name for column in table.columns if column.primary_key_component)
@@ -71,6 +84,9 @@ def hash_columns(table: Table, *, deterministic: bool) -> tuple[str, ...]:
     if not deterministic or table.primary_keys in ((), (CQ_ID,)):
         return ()
     return table.primary_keys
+
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @functools.cache
@@ -138,66 +154,80 @@ def _texts(array: pa.Array) -> pa.Array:
     """As `value_texts`, but a null stays null."""
     kind = array.type
     if isinstance(kind, types.UUIDType):
-        return _dashed(array.storage)
+        return arrays.uuid_texts(array.storage)
     if isinstance(kind, types.MACType):
-        return pa.array([None if value is None else value.hex(":") for value in array.storage.to_pylist()], pa.utf8())
+        return arrays.colon_texts(array.storage)
+    if isinstance(kind, MonthIntervalType):
+        # The SDK's own text; everywhere else months are a number.
+        return pc.binary_join_element_wise('{"months":', interval_texts(array), "}", "")
+    if is_interval(kind):
+        return interval_texts(array)
     if isinstance(kind, pa.BaseExtensionType):
         return array.storage.cast(pa.binary())
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+    if pa.types.is_dictionary(kind):
+        return _texts(array.dictionary_decode())
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_time(kind):
         return array.cast(pa.utf8())
+    if pa.types.is_floating(kind):
+        return _float_texts(array)
     if pa.types.is_decimal(kind):
-        return array.cast(pa.utf8()) if kind.scale >= 0 and kind.scale < 6 else _by_value(array)
+        return arrays.decimal_texts(array)
     if pa.types.is_date(kind):
         return pc.strftime(array.cast(pa.timestamp("s")), "%Y-%m-%d")
     if pa.types.is_timestamp(kind):
-        seconds = pc.floor_temporal(array.cast(pa.timestamp(kind.unit)), unit="second").cast(pa.timestamp("s"))
-        return pc.strftime(seconds, "%Y-%m-%dT%H:%M:%SZ")
-    if pa.types.is_time(kind):
-        return array.cast(pa.utf8())
+        return pc.strftime(_whole_seconds(array), "%Y-%m-%dT%H:%M:%SZ")
     if pa.types.is_duration(kind):
         unit = pa.scalar(kind.unit, pa.utf8())
         return pc.binary_join_element_wise(array.cast(pa.int64()).cast(pa.utf8()), unit, pa.scalar("", pa.utf8()))
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind):
-        return array.cast(pa.binary())
-    if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
-        return array.cast(pa.binary())
-    return _by_value(array)
+    if pa.types.is_nested(kind):
+        return _struct_texts(array) if pa.types.is_struct(kind) else arrays.list_texts(array, value_texts, ", ")
+    return array.cast(pa.binary())
 
 
-def _dashed(storage: pa.Array) -> pa.Array:
-    """The dashed text of 16-byte values."""
-    hexes = pa.array([None if value is None else value.hex() for value in storage.to_pylist()], pa.utf8())
-    ends = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)]
-    parts = [pc.utf8_slice_codeunits(hexes, start, stop) for start, stop in ends]
-    return pc.binary_join_element_wise(*parts, pa.scalar("-", pa.utf8()))
+def _whole_seconds(array: pa.Array) -> pa.Array:
+    """Timestamps cut to the second before them, as UTC without a zone.
+
+    In whole numbers: `floor_temporal` runs over in the first second that nanoseconds reach.
+    """
+    numbers = array.cast(pa.int64())
+    per_second = pa.scalar(_PER_SECOND[array.type.unit], pa.int64())
+    seconds = pc.divide(numbers, per_second)
+    # The division is cut towards 0, which is up before 1970.
+    is_above = pc.less(numbers, pc.multiply(seconds, per_second))
+    return pc.subtract(seconds, is_above.cast(pa.int64())).cast(pa.timestamp("s"))
 
 
-def _by_value(array: pa.Array) -> pa.Array:
-    """Texts of types that Arrow has no function for: floats, high scales, lists, structs, intervals."""
-    return pa.array([None if value is None else _text(value, array.type) for value in array.to_pylist()], pa.utf8())
-
-
-def _text(value: object, kind: pa.DataType) -> str:
-    if isinstance(value, float):
-        return _float_text(value)
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, list):
-        inner = kind.value_type if hasattr(kind, "value_type") else None
-        texts = value_texts(pa.array(value, inner) if inner is not None else pa.array(value)).to_pylist()
-        return f"[{', '.join(text.decode() for text in texts)}]"
-    if isinstance(value, dict):
-        import json
-
-        return json.dumps(value, default=str, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-    return str(value)
+def _float_texts(array: pa.Array) -> pa.Array:
+    """Shortest decimals that read back as the values, never with an exponent; float32 as the float64 that it is."""
+    values = array.cast(pa.float64())
+    texts = values.cast(pa.utf8())
+    # Arrow gives the same digits, but very large and very small values an exponent, and other names to the rest.
+    other = pc.fill_null(pc.match_substring_regex(texts, "[a-z]"), False)
+    if not pc.any(other).as_py():
+        return texts
+    return pc.replace_with_mask(texts, other, pa.array([_float_text(v) for v in values.filter(other).to_pylist()]))
 
 
 def _float_text(value: float) -> str:
-    """Shortest decimal that reads back as `value`, never with an exponent."""
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"
     text = f"{Decimal(repr(value)):f}"
     return re.sub(r"\.0*$|(\.\d*?)0+$", r"\1", text) if "." in text else text
+
+
+def _struct_texts(array: pa.Array) -> pa.Array:
+    """JSON as Go writes it (sorted, `<`, `>` and `&` escaped), value by value: a struct is hardly ever a key."""
+    import json
+
+    escaped = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+    texts = [
+        None
+        if value is None
+        else json.dumps(value, default=str, separators=(",", ":"), sort_keys=True, ensure_ascii=False).translate(
+            escaped
+        )
+        for value in array.to_pylist()
+    ]
+    return pa.array(texts, pa.utf8())

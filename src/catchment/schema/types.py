@@ -190,6 +190,8 @@ _NAMES = {
 
 def type_string(data_type: pa.DataType) -> str:
     """What arrow-go calls the type: the name that docs, change texts and type schemas use."""
+    if isinstance(data_type, CloudQueryType):
+        return str(data_type)
     if isinstance(data_type, pa.BaseExtensionType):
         return str(data_type.extension_name)
     if data_type in _NAMES:

@@ -12,7 +12,7 @@ from catchment.errors import (
     did_you_mean,
 )
 from catchment.messages import DeleteRecord, Predicate, PredicateGroup, TableRelation
-from catchment.plugin import BatchSize, Capabilities, Published, Swap
+from catchment.plugin import BatchSize, Capabilities, PreviewedChange, Published, Swap, TablePreview
 from catchment.schema.changes import ChangeKind
 from catchment.schema.table import Column, Table
 from catchment.schema.types import inet, json, mac, uuid
@@ -39,6 +39,7 @@ __all__ = [
     "PluginLost",
     "Predicate",
     "PredicateGroup",
+    "PreviewedChange",
     "Problem",
     "Published",
     "Rows",
@@ -48,6 +49,7 @@ __all__ = [
     "SpecError",
     "Swap",
     "Table",
+    "TablePreview",
     "TableRelation",
     "Transformer",
     "Transient",

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catchment.errors import Unsupported
 from catchment.messages import DeleteRecord
-from catchment.plugin import Capabilities, Published, Swap
+from catchment.plugin import Capabilities, Published, Swap, TablePreview
 from catchment.schema.table import Table
 from catchment.spec.fields import Spec
 
@@ -48,7 +48,7 @@ class Destination(ABC, Generic[S]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for origin in getattr(cls, "__orig_bases__", ()):
+        for origin in cls.__dict__.get("__orig_bases__", ()):
             if get_origin(origin) is Destination and isinstance(get_args(origin)[0], type):
                 cls.spec_type = get_args(origin)[0]
 
@@ -97,6 +97,25 @@ class Destination(ABC, Generic[S]):
         Types are those of `table`, except where `capabilities.stored_as` declares another. Timestamps are UTC.
         """
 
+    def stored_table(self, name: str) -> Table | None:
+        """The table of this name as the database has it, with types that `read` takes and gives; None if missing.
+
+        Override it where the columns can be found out: `catchment.read` then works without a source's config.
+        """
+        raise Unsupported(f"destination `{self.name}` cannot tell the columns of its tables")
+
+    def stored_names(self) -> Sequence[str]:
+        """Names of the tables that are there, for the hint where one is misspelt; the default knows none."""
+        return ()
+
+    def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
+        """As `write` into a table without keys, for rows of which more come while the call runs.
+
+        Override it where one long statement beats many: a full batch is then its beginning, unless the spec sets
+        limits, and the iterator waits for what follows. All of it is in on return, or an error was raised and none is.
+        """
+        raise Unsupported(f"destination `{self.name}` takes whole batches only")
+
     def flush(self, tables: Sequence[Table]) -> None:
         """Make every accepted row of `tables` durable; the default has nothing to do, as `write` did it."""
 
@@ -121,6 +140,14 @@ class Destination(ABC, Generic[S]):
 
     def discard(self, staged: Sequence[Table]) -> None:
         """Remove staged tables that will not be published; a missing one is no error."""
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """What `migrate` would do to each table, without doing any of it; for `catchment plan`.
+
+        May be called before `open`, which it must not call if that makes something; what it opens it closes. The
+        default knows nothing: override it where there is a catalogue to look into.
+        """
+        return [TablePreview("unknown", reason=f"`{self.name}` cannot tell what is there") for _ in tables]
 
     def test_connection(self) -> None:
         """Raises `PluginError` when the destination cannot be used; the default opens and closes."""

@@ -5,10 +5,8 @@ Rows become batches here, at the edge of the source, by column; Arrow that fits 
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -16,6 +14,7 @@ import pyarrow as pa
 from catchment.errors import PluginError, did_you_mean
 from catchment.schema import types
 from catchment.schema.table import Column, Table
+from catchment.sdk.values import MISFITS, exact_cast, to_array, to_values
 
 Row: TypeAlias = "Mapping[str, Any] | Any"
 """A mapping by column name, or an object with attributes of that name (a dataclass, a pydantic model)."""
@@ -25,36 +24,36 @@ Rows: TypeAlias = "Iterable[Row | Sequence[Row] | pa.RecordBatch | pa.Table]"
 GATHER_ROWS = 5_000
 """Single rows that make a batch."""
 GATHER_S = 2.0
-"""Seconds that single rows may wait for others."""
+"""Seconds after which the next single row takes those before it along."""
 
 
-def batches(table: Table, rows: Rows) -> Iterator[pa.RecordBatch]:
+def batches(table: Table, rows: Rows, *, retried: type[Exception] | tuple[()] = ()) -> Iterator[pa.RecordBatch]:
     """`rows` as batches with the columns of `table` that the source itself fills, in their order.
 
-    Missing columns are null. Raises `PluginError` naming column and value for what does not fit a column's type;
-    nothing is wrapped or cut.
+    Missing columns are null; None is no row. Raises `PluginError` naming column and value for what does not fit a
+    column's type; nothing is wrapped or cut. What was yielded before an error is sent before it is raised; only before
+    an error of the kind `retried` that comes first of all it is not, as it will come again.
     """
     waiting: list[Row] = []
     since = 0.0
-    for item in rows:
-        if isinstance(item, (pa.RecordBatch, pa.Table)):
-            if waiting:
-                yield from_rows(table, waiting)
-                waiting = []
-            yield from from_arrow(table, item)
-        elif isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
-            if waiting:
-                yield from_rows(table, waiting)
-                waiting = []
-            for start in range(0, len(item), GATHER_ROWS):
-                yield from_rows(table, item[start : start + GATHER_ROWS])
-        else:
-            if not waiting:
-                since = time.monotonic()
-            waiting.append(item)
-            if len(waiting) >= GATHER_ROWS or time.monotonic() - since > GATHER_S:
-                yield from_rows(table, waiting)
-                waiting = []
+    sent = False
+    try:
+        for item in rows:
+            is_single = not isinstance(item, (pa.RecordBatch, pa.Table)) and not _is_page(item)
+            if is_single and item is not None:
+                if not waiting:
+                    since = time.monotonic()
+                waiting.append(item)
+            if waiting and (not is_single or len(waiting) >= GATHER_ROWS or time.monotonic() - since > GATHER_S):
+                gathered, waiting, sent = waiting, [], True
+                yield from_rows(table, gathered)
+            if not is_single:
+                sent = True
+                yield from _from_page(table, item)
+    except Exception as error:
+        if waiting and (sent or not isinstance(error, retried)):
+            yield from_rows(table, waiting)
+        raise
     if waiting:
         yield from_rows(table, waiting)
 
@@ -67,6 +66,9 @@ def from_arrow(table: Table, data: pa.RecordBatch | pa.Table) -> Iterator[pa.Rec
         raise PluginError(
             f"table `{table.name}` has no column `{unknown[0]}`", hint=did_you_mean(unknown[0], table.column_names)
         )
+    if len(names) < len(data.schema.names):
+        twice = next(name for name in data.schema.names if data.schema.names.count(name) > 1)
+        raise PluginError(f"table `{table.name}`: the Arrow data has column `{twice}` twice; drop one of them")
     for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
         arrays = [
             _cast(table, column, batch.column(column.name))
@@ -79,92 +81,83 @@ def from_arrow(table: Table, data: pa.RecordBatch | pa.Table) -> Iterator[pa.Rec
 
 def from_rows(table: Table, rows: Sequence[Row]) -> pa.RecordBatch:
     """Rows as one batch; keys that are no column are left out, as upstream leaves them."""
-    first = rows[0]
-    if isinstance(first, Mapping):
+    mappings = {row_type: issubclass(row_type, Mapping) for row_type in set(map(type, rows))}
+    for row_type, is_mapping in mappings.items():
+        if not is_mapping:
+            _check_attributes(table, next(row for row in rows if type(row) is row_type))
 
-        def values(name: str) -> list[Any]:
+    def values(name: str) -> list[Any]:
+        if all(mappings.values()):
             return [row.get(name) for row in rows]
-    else:
-
-        def values(name: str) -> list[Any]:
+        if not any(mappings.values()):
             return [getattr(row, name, None) for row in rows]
+        return [row.get(name) if mappings[type(row)] else getattr(row, name, None) for row in rows]
 
     arrays = [_array(table, column, values(column.name)) for column in table.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=table.arrow_schema)
+
+
+def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch, with values as `to_values` gives them."""
+    columns = [to_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _is_page(item: Any) -> bool:
+    """Whether `item` holds rows; a named tuple is a row itself."""
+    return isinstance(item, Sequence) and not isinstance(item, (str, bytes)) and not hasattr(item, "_fields")
+
+
+def _from_page(table: Table, item: Any) -> Iterator[pa.RecordBatch]:
+    if isinstance(item, (pa.RecordBatch, pa.Table)):
+        yield from from_arrow(table, item)
+        return
+    for start in range(0, len(item), GATHER_ROWS):
+        yield from_rows(table, item[start : start + GATHER_ROWS])
+
+
+def _check_attributes(table: Table, row: Any) -> None:
+    if not any(hasattr(row, name) for name in table.column_names):
+        raise PluginError(
+            f"table `{table.name}`: got {_shown(row)} for a row; yield mappings, objects with the columns as "
+            "attributes, lists of these, or Arrow (and another generator's rows by `yield from`)"
+        )
 
 
 def _cast(table: Table, column: Column, array: pa.Array) -> pa.Array:
     if array.type.equals(column.type):
         return array
     try:
-        storage = types.to_storage(array).cast(types.storage_type(column.type), safe=True)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return exact_cast(array, column.type)
+    except MISFITS as error:
         raise PluginError(
             f"table `{table.name}`: column `{column.name}` is {types.type_string(column.type)}, "
             f"got {types.type_string(array.type)} that does not fit: {error}"
         ) from error
-    return types.from_storage(storage, column.type)
 
 
 def _array(table: Table, column: Column, values: list[Any]) -> pa.Array:
-    prepare = _PREPARE.get(type(column.type))
     try:
-        if prepare is not None:
-            values = [None if value is None else prepare(value) for value in values]
-        return types.from_storage(pa.array(values, types.storage_type(column.type)), column.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError, TypeError):
-        index, value, reason = _culprit(column, values, prepare)
+        return to_array(column.type, values)
+    except MISFITS as error:
+        index, value, reason = _culprit(column, values, error)
         raise PluginError(
             f"table `{table.name}`: column `{column.name}` is {types.type_string(column.type)}, "
-            f"got {value!r} in row {index + 1} of a batch: {reason}"
+            f"got {_shown(value)} in row {index + 1} of a batch: {reason}"
         ) from None
 
 
-def _culprit(column: Column, values: list[Any], prepare: Callable[[Any], Any] | None) -> tuple[int, Any, str]:
+def _culprit(column: Column, values: list[Any], error: Exception) -> tuple[int, Any, str]:
     """The first value that does not fit, and why."""
     for index, value in enumerate(values):
         try:
-            pa.array([value if prepare is None or value is None else prepare(value)], types.storage_type(column.type))
-        except Exception as error:
-            return index, value, str(error)
-    return 0, values[0] if values else None, "the values of the column do not fit together"
+            to_array(column.type, [value])
+        except MISFITS as found:
+            return index, value, str(found)
+    return 0, values[0], f"the values do not fit together: {error}"
 
 
-def _uuid_bytes(value: Any) -> bytes:
-    import uuid
-
-    if isinstance(value, bytes):
-        return value
-    return (value if isinstance(value, uuid.UUID) else uuid.UUID(str(value))).bytes
-
-
-def _json_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_jsonable).encode()
-
-
-def _jsonable(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return str(value)
-
-
-def _inet_bytes(value: Any) -> bytes:
-    import ipaddress
-
-    return value if isinstance(value, bytes) else str(ipaddress.ip_interface(value)).encode()
-
-
-def _mac_bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else bytes.fromhex(str(value).translate({58: None, 45: None, 46: None}))
-
-
-_PREPARE: Mapping[type, Callable[[Any], Any]] = {
-    types.UUIDType: _uuid_bytes,
-    types.JSONType: _json_bytes,
-    types.InetType: _inet_bytes,
-    types.MACType: _mac_bytes,
-}
+def _shown(value: Any) -> str:
+    """`repr` of a value, of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from concurrent.futures import wait
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -19,15 +21,26 @@ import pyarrow.compute as pc
 
 from catchment.channel import Channel, ChannelClosed
 from catchment.errors import CatchmentError, PluginError, Transient
-from catchment.messages import ClientDone, Cursor, Insert, MigrateTable, RowsSkipped, SyncMessage, TableError
+from catchment.messages import (
+    ClientDone,
+    Cursor,
+    DeleteRecord,
+    Insert,
+    MigrateTable,
+    RowsSkipped,
+    SyncMessage,
+    TableError,
+)
 from catchment.plugin import SyncRequest
 from catchment.schema import internal
 from catchment.schema.select import Selection, select
-from catchment.schema.table import MAX_DEPTH, Table, children_of, validate
+from catchment.schema.table import MAX_DEPTH, Table, validate
+from catchment.sdk import cursors
 from catchment.sdk import rows as row_batches
-from catchment.sdk.source import Context, Source, TableFunction
+from catchment.sdk.pool import Pool
+from catchment.sdk.source import Context, FieldLog, Source, TableFunction
 from catchment.sdk.state import StateTable
-from catchment.spec.fields import Spec, parse_spec
+from catchment.spec.fields import Spec, parse_spec, secrets_of
 
 log = logging.getLogger("catchment.source")
 
@@ -56,15 +69,22 @@ class SourceHost(Generic[S, C]):
         self._client: C | None = None
         self._functions: list[TableFunction[C]] | None = None
         self._state: StateTable | None = None
+        self.secrets: frozenset[str] = frozenset()
+        """What must not be shown of the spec, known after `init`."""
 
     def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
         """Check the spec; the client is made when it is first needed."""
         self._spec = parse_spec(self._source.spec_type, spec, where=f"source `{self.name}`")
+        self.secrets = secrets_of(self._spec)
 
     def tables(self, selection: Selection) -> Sequence[Table]:
-        """The selected tables with their `_cq_` columns."""
+        """The selected tables with their `_cq_` columns; those whose columns cannot be told are logged and left out."""
+        broken = {function.table.name: function.error for function in self._all() if function.error is not None}
         found = select([function.table for function in self._all()], selection)
-        return [internal.add_cq_ids(table) for table in found]
+        for table in found:
+            if table.name in broken:
+                log.error("%s", broken[table.name], extra={"plugin": self.name, "table": table.name})
+        return [internal.add_cq_ids(table) for table in found if table.name not in broken]
 
     def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
         """Every migrate message, then rows as they come."""
@@ -72,12 +92,14 @@ class SourceHost(Generic[S, C]):
         selected = select([function.table for function in functions.values()], request.selection)
         if not selected:
             raise PluginError("no tables are left to sync; check `tables` and `skip_tables`")
-        cursors: Mapping[str, str] = {}
+        saved: Mapping[str, str] = {}
         if request.backend is not None:
             self._state = StateTable(request.backend)
-            cursors = self._state.load()
-        run = _Run(request, [functions[table.name] for table in selected], self._made_client(), self._spec, cursors)
+            saved = self._state.load()
+        functions_selected = [functions[table.name] for table in selected]
+        run = _Run(self.name, request, functions_selected, self._made_client(), self._spec, saved, self._parents())
         yield from run.messages()
+        yield from self._deletions({table.name for table in selected})
 
     def acknowledge(self, cursors: Sequence[Cursor]) -> None:
         """Save the cursors."""
@@ -95,6 +117,15 @@ class SourceHost(Generic[S, C]):
         if close is not None:
             close()
 
+    def _deletions(self, selected: set[str]) -> Iterator[DeleteRecord]:
+        """What the source wants deleted, in tables of this sync."""
+        if self._source.deleter is None:
+            return
+        for record in self._source.deleter(self._made_client()):
+            if record.table_name in selected:
+                relations = tuple(relation for relation in record.relations if relation.table_name in selected)
+                yield replace(record, relations=relations)
+
     def _made_client(self) -> C:
         if self._spec is None:
             raise PluginError(f"source `{self.name}` was used before `init`")
@@ -102,13 +133,18 @@ class SourceHost(Generic[S, C]):
             self._client = self._source.make_client(self._spec)
         return self._client
 
+    def _parents(self) -> frozenset[str]:
+        """Names of the tables that have child tables, selected or not."""
+        return frozenset(function.table.parent for function in self._all()) - {""}
+
     def _all(self) -> list[TableFunction[C]]:
         """Every table function, those found at run time too."""
         if self._functions is None:
             functions = list(self._source.functions)
             if self._source.discoverer is not None:
                 functions += [
-                    TableFunction(found.table, found.read) for found in self._source.discoverer(self._made_client())
+                    TableFunction(found.table, found.read, error=found.error)
+                    for found in self._source.discoverer(self._made_client())
                 ]
             self._functions = [
                 TableFunction(
@@ -116,6 +152,7 @@ class SourceHost(Generic[S, C]):
                     function.read,
                     function.incremental,
                     function.multiplex,
+                    function.error,
                 )
                 for function in functions
             ]
@@ -139,17 +176,20 @@ class _Run(Generic[C]):
 
     def __init__(
         self,
+        plugin: str,
         request: SyncRequest,
         functions: Sequence[TableFunction[C]],
         client: C,
         spec: Any,
-        cursors: Mapping[str, str],
+        saved: Mapping[str, str],
+        parents: Set[str],
     ) -> None:
+        self._plugin = plugin
         self._request = request
         self._functions = functions
         self._client = client
         self._spec = spec
-        self._cursors = cursors
+        self._saved = saved
         self._channel: Channel[SyncMessage] = Channel(CHANNEL_BYTES)
         self._stopping = threading.Event()
         own = [function.table for function in functions]
@@ -157,14 +197,15 @@ class _Run(Generic[C]):
         self._children = {
             table.name: [function for function in functions if function.table.parent == table.name] for table in own
         }
-        self._hashed = {table.name: self._hash_columns(table, own) for table in own}
-        self._pools = [ThreadPoolExecutor(THREADS, thread_name_prefix=f"tables-{level}") for level in range(MAX_DEPTH)]
+        self._hashed = {table.name: self._hash_columns(table, parents) for table in own}
+        self._pools = [Pool(THREADS, f"tables-{level}") for level in range(MAX_DEPTH)]
 
     def messages(self) -> Iterator[SyncMessage]:
         """Everything the sync has to say; closing the iterator early stops the threads."""
         top = threading.Thread(target=self._work, name="scheduler", daemon=True)
         for function in self._functions:
-            yield MigrateTable(self._full[function.table.name])
+            if function.error is None:
+                yield MigrateTable(self._full[function.table.name])
         top.start()
         try:
             yield from self._channel
@@ -173,7 +214,7 @@ class _Run(Generic[C]):
             self._channel.abandon()
             top.join()
             for pool in self._pools:
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.stop()
 
     def _work(self) -> None:
         try:
@@ -184,8 +225,8 @@ class _Run(Generic[C]):
             self._channel.close()
         except ChannelClosed:
             pass
-        except Exception as error:
-            self._channel.close(error if isinstance(error, CatchmentError) else _explained(error))
+        except BaseException as error:
+            self._channel.close(error if isinstance(error, CatchmentError) else _explained(error, log))
 
     def _shares(self) -> list[_Share[C]]:
         """Top-level tables x clients, table by table; this shard's part of them."""
@@ -201,16 +242,29 @@ class _Run(Generic[C]):
     def _clients(self, function: TableFunction[C]) -> list[_Share[C]]:
         if function.multiplex is None:
             return [_Share(function, self._client, _client_id(self._client, ""))]
-        return [
-            _Share(function, client, _client_id(client, str(number)))
-            for number, client in enumerate(function.multiplex(self._client))
-        ]
+        name = function.table.name
+        try:
+            shares = [
+                _Share(function, client, _client_id(client, str(number)))
+                for number, client in enumerate(function.multiplex(self._client))
+            ]
+        except Exception as error:
+            self._fail(_Share(function, self._client, ""), name, _explained(error, log))
+            return []
+        twice = sorted(client for client, count in Counter(s.client_id for s in shares).items() if count > 1)
+        if twice:
+            # As upstream: they are all read, for the ids alone may be wrong.
+            log.warning("table `%s`: several clients have the id %s", name, ", ".join(map(repr, twice)))
+        return shares
 
     def _run_share(self, share: _Share[C]) -> None:
         """A top-level table of one client, with all below it."""
         self._read(share, share.function, {}, None, 0)
+        whole = {""}
         for function in self._below(share.function):
-            if function.table.name not in share.failed:
+            # The rows below a row that never came are missing as well.
+            if function.table.parent in whole and function.table.name not in share.failed:
+                whole.add(function.table.name)
                 self._channel.put(ClientDone(function.table.name, share.client_id))
 
     def _below(self, function: TableFunction[C]) -> Iterator[TableFunction[C]]:
@@ -227,36 +281,53 @@ class _Run(Generic[C]):
         level: int,
     ) -> None:
         """Call a table function and send what it yields; errors become messages."""
+        if self._stopping.is_set():
+            raise ChannelClosed
         name = function.table.name
         context = Context(
-            client=share.client, spec=self._spec, log=log, parent=parent, cursor=self._cursor(share, function, parent)
+            client=share.client,
+            spec=self._spec,
+            log=FieldLog(log, {"plugin": self._plugin, "table": name, "client": share.client_id}),
+            parent=parent,
         )
-        largest: pa.Scalar | None = None
+        keyless: Counter[str] = Counter()
+        key, saved, largest = self._cursor_key(share, function, parent), None, None
         try:
-            for batch in self._batches(function, context):
-                if self._stopping.is_set():
-                    raise ChannelClosed
-                if batch.num_rows == 0:
-                    continue
-                largest = _larger(largest, batch, function.incremental)
-                self._send(share, function, batch, parent_id, level)
+            if key in self._saved:
+                saved = largest = cursors.from_text(self._saved[key], function.table.column(function.incremental), key)
+                context.cursor = cursors.to_value(saved)
+            with closing(self._batches(function, context)) as batches:
+                for batch in batches:
+                    if self._stopping.is_set():
+                        raise ChannelClosed
+                    if function.incremental:
+                        largest = cursors.larger(largest, batch.column(function.incremental))
+                    self._send(share, function, batch, parent_id, level, keyless)
         except ChannelClosed:
             raise
-        except Exception as error:
-            self._fail(share, name, _explained(error))
+        except BaseException as error:
+            # A table function that exits the interpreter (`SystemExit`) ends its table as well, not the thread.
+            self._fail(share, name, _explained(error, context.log))
+        for names, count in keyless.items():
+            self._fail(share, name, PluginError(_left_out(count, names)))
         for count, example in context.skipped:
             share.failed.add(name)
             self._channel.put(RowsSkipped(name, count, example, share.client_id))
-        if largest is not None and name not in share.failed:
-            key = _cursor_key(share, function, parent, self._full.get(function.table.parent))
-            self._channel.put(Cursor(name, key, str(largest.as_py())))
+        if largest is not None and largest is not saved and self._is_whole(share, function):
+            self._channel.put(Cursor(name, key, cursors.to_text(largest)))
 
-    def _batches(self, function: TableFunction[C], context: Context[C]) -> Iterator[pa.RecordBatch]:
+    def _is_whole(self, share: _Share[C], function: TableFunction[C]) -> bool:
+        """Whether nothing failed so far: rows below a row are read with it, and not again once its cursor is saved."""
+        return share.failed.isdisjoint(below.table.name for below in self._below(function))
+
+    def _batches(self, function: TableFunction[C], context: Context[C]) -> Generator[pa.RecordBatch, None, None]:
         """What the function yields as batches; it is called again while it fails for the moment before any row."""
         for attempt in range(1, TRIES + 1):
             sent = False
+            retried: type[Exception] | tuple[()] = Transient if attempt < TRIES else ()
             try:
-                for batch in row_batches.batches(function.table, _without_own(function.read(context))):
+                rows = _without_own(function.table.name, function.read(context))
+                for batch in row_batches.batches(function.table, rows, retried=retried):
                     sent = True
                     yield batch
                 return
@@ -264,6 +335,7 @@ class _Run(Generic[C]):
                 if sent or attempt == TRIES:
                     raise
                 delay_s = error.retry_after_s if error.retry_after_s is not None else 0.5 * 4 ** (attempt - 1)
+                context.skipped.clear()
                 if self._stopping.wait(delay_s):
                     raise ChannelClosed from None
 
@@ -274,11 +346,10 @@ class _Run(Generic[C]):
         batch: pa.RecordBatch,
         parent_id: pa.Scalar | None,
         level: int,
+        keyless: Counter[str],
     ) -> None:
         name = function.table.name
-        batch, missing = _with_keys(function.table, batch)
-        if missing:
-            self._fail(share, name, PluginError(missing))
+        batch = _with_keys(function.table, batch, keyless)
         if batch.num_rows == 0:
             return
         full = self._completed(share, name, batch, parent_id)
@@ -293,9 +364,9 @@ class _Run(Generic[C]):
         self, share: _Share[C], children: Sequence[TableFunction[C]], parents: pa.RecordBatch, ids: pa.Array, level: int
     ) -> None:
         """Read every child table of every parent row, and wait for them."""
-        futures: list[Future[None]] = [
+        futures = [
             self._pools[level].submit(self._read, share, child, row, ids[index], level)
-            for index, row in enumerate(parents.to_pylist())
+            for index, row in enumerate(row_batches.to_rows(parents))
             for child in children
         ]
         wait(futures)
@@ -333,21 +404,21 @@ class _Run(Generic[C]):
         full = internal.add_cq_ids(table)
         return internal.add_client_id(full) if self._request.client_id_column else full
 
-    def _hash_columns(self, table: Table, selected: Iterable[Table]) -> tuple[str, ...]:
+    def _hash_columns(self, table: Table, parents: Set[str]) -> tuple[str, ...]:
         """What `_cq_id` is made of: keys where the config says so, and where children refer to keyed rows."""
         wanted = self._request.deterministic_cq_id
         if wanted is None:
-            wanted = bool(children_of(selected, table.name))
+            # Children that are not selected now may have been, and stay.
+            wanted = table.name in parents
         return internal.hash_columns(table, deterministic=wanted)
 
-    def _cursor(self, share: _Share[C], function: TableFunction[C], parent: Mapping[str, Any]) -> Any:
+    def _cursor_key(self, share: _Share[C], function: TableFunction[C], parent: Mapping[str, Any]) -> str:
+        """Name of the function's cursor for this client and parent row; empty where it has none."""
         if not function.incremental:
-            return None
-        key = _cursor_key(share, function, parent, self._full.get(function.table.parent))
-        text = self._cursors.get(key)
-        if text is None:
-            return None
-        return pa.scalar(text).cast(function.table.column(function.incremental).type).as_py()
+            return ""
+        above = self._full.get(function.table.parent)
+        keys = [parent[key] for key in above.primary_keys] if above is not None else []
+        return cursors.cursor_key(function.table.name, share.client_id, keys)
 
 
 def _client_id(client: object, otherwise: str) -> str:
@@ -355,47 +426,38 @@ def _client_id(client: object, otherwise: str) -> str:
     return str(found() if callable(found) else found)
 
 
-def _cursor_key(
-    share: _Share[C], function: TableFunction[C], parent: Mapping[str, Any], parent_table: Table | None
-) -> str:
-    """The cursor's name: table, client, and the parent row's keys."""
-    keys = parent_table.primary_keys if parent_table is not None else ()
-    return "/".join([function.table.name, share.client_id, *(str(parent.get(key)) for key in keys)]).rstrip("/")
-
-
-def _larger(so_far: pa.Scalar | None, batch: pa.RecordBatch, column: str) -> pa.Scalar | None:
-    """The larger of `so_far` and the largest value of `column`."""
-    if not column:
-        return None
-    found = pc.max(batch.column(column))
-    if not found.is_valid:
-        return so_far
-    return found if so_far is None or found.as_py() > so_far.as_py() else so_far
-
-
-def _with_keys(table: Table, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, str]:
-    """The rows whose primary key is whole, and what is to be said of the others."""
+def _with_keys(table: Table, batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
+    """The rows whose primary key is whole; the others are counted in `left_out`, by the columns without a value."""
     broken = [name for name in table.primary_keys if batch.column(name).null_count]
     if not broken:
-        return batch, ""
+        return batch
     whole = batch.column(broken[0]).is_valid()
     for name in broken[1:]:
         whole = pc.and_(whole, batch.column(name).is_valid())
     kept = batch.filter(whole)
-    names = ", ".join(f"`{name}`" for name in broken)
-    return kept, f"{batch.num_rows - kept.num_rows} rows have no value in the primary key ({names}) and are left out"
+    left_out[", ".join(f"`{name}`" for name in broken)] += batch.num_rows - kept.num_rows
+    return kept
 
 
-def _without_own(rows: row_batches.Rows) -> Iterator[Any]:
+def _left_out(count: int, names: str) -> str:
+    rows = "1 row has" if count == 1 else f"{count} rows have"
+    return f"{rows} no value in the primary key ({names}) and {'is' if count == 1 else 'are'} left out"
+
+
+def _without_own(table_name: str, rows: row_batches.Rows | None) -> Iterator[Any]:
     """`rows` with Arrow data rid of the columns that this sync adds itself."""
-    for item in rows:
+    if rows is None:
+        raise PluginError(
+            f"the function of table `{table_name}` returned None; yield its rows, or return them as a list"
+        )
+    for item in [rows] if isinstance(rows, (pa.RecordBatch, pa.Table)) else rows:
         if isinstance(item, (pa.RecordBatch, pa.Table)) and not OWN_COLUMNS.isdisjoint(item.schema.names):
             yield item.select([name for name in item.schema.names if name not in OWN_COLUMNS])
         else:
             yield item
 
 
-def _explained(error: Exception) -> PluginError:
+def _explained(error: BaseException, log: FieldLog | logging.Logger) -> PluginError:
     """`error` as a `PluginError`; a stranger's error keeps its type in the text, and its traceback in the log."""
     if isinstance(error, PluginError):
         return error

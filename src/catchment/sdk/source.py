@@ -11,14 +11,17 @@ def xkcd_comics(ctx: Context[Http]) -> Rows:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from catchment.errors import PluginError
+from catchment.messages import DeleteRecord
 from catchment.schema.table import Column, Table, validate
+from catchment.schema.types import type_string
+from catchment.sdk.cursors import is_orderable
 from catchment.sdk.rows import Rows
 from catchment.spec.fields import Spec
 
@@ -29,6 +32,14 @@ C = TypeVar("C")
 S = TypeVar("S", bound=Spec)
 
 
+class FieldLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records all carry certain fields, besides those of the call."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the fields."""
+        return msg, {**kwargs, "extra": {**(self.extra or {}), **kwargs.get("extra", {})}}
+
+
 @dataclass(slots=True)
 class Context(Generic[C]):
     """What a table function is given."""
@@ -37,11 +48,13 @@ class Context(Generic[C]):
     """What the source's `client` made, or one of those that `multiplex` made of it."""
     spec: Any
     """The source's spec."""
-    log: logging.Logger
+    log: FieldLog
+    """Its records carry the plugin, the table and the client."""
     parent: Mapping[str, Any] = field(default_factory=dict)
     """The parent row by column name; empty at the top."""
     cursor: Any = None
-    """Largest value of the incremental column that is saved; None at the first sync."""
+    """Largest value of the incremental column that is saved; None at the first sync. That of a column in nanoseconds,
+    which Python has no type for, is an Arrow scalar."""
     skipped: list[tuple[int, str]] = field(default_factory=list)
     """What `skip_rows` noted."""
 
@@ -59,6 +72,17 @@ class Discovered(Generic[C]):
 
     table: Table
     read: Reader[C]
+    error: PluginError | None = None
+    """Why the columns cannot be told; set by `broken`."""
+
+    @classmethod
+    def broken(cls, name: str, error: PluginError) -> Discovered[C]:
+        """A table that is there, but whose columns cannot be told: it fails with `error`, the others are read."""
+
+        def read(ctx: Context[C]) -> Rows:
+            raise error
+
+        return cls(Table(name, ()), read, error)
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,8 @@ class TableFunction(Generic[C]):
     incremental: str = ""
     """Column that tells how far a sync came; empty for none."""
     multiplex: Callable[[C], Iterable[C]] | None = None
+    error: PluginError | None = None
+    """Why the columns cannot be told, so that no destination may make or change the table."""
 
 
 class Source(Generic[S, C]):
@@ -81,6 +107,7 @@ class Source(Generic[S, C]):
         self.make_client = client
         self.functions: list[TableFunction[C]] = []
         self.discoverer: Callable[[C], Iterable[Discovered[C]]] | None = None
+        self.deleter: Callable[[C], Iterable[DeleteRecord]] | None = None
 
     def table(
         self,
@@ -100,6 +127,10 @@ class Source(Generic[S, C]):
 
         def declare(read: Reader[C]) -> TableFunction[C]:
             name = getattr(read, "__name__", "")
+            if parent is not None and multiplex is not None:
+                raise PluginError(
+                    f"table `{name}`: a table with a parent is read with the parent's clients, drop `multiplex`"
+                )
             table = Table(
                 name=name,
                 columns=keyed(name, columns_of(schema), primary_key, incremental),
@@ -107,6 +138,8 @@ class Source(Generic[S, C]):
                 parent=parent.table.name if parent is not None else "",
                 is_incremental=bool(incremental),
             )
+            if incremental:
+                _check_incremental(table, incremental, parent.table if parent is not None else None)
             function = TableFunction(table, read, incremental, multiplex)
             self.functions.append(function)
             validate([function.table for function in self.functions])
@@ -118,6 +151,11 @@ class Source(Generic[S, C]):
         """Declare the function below as the one that finds tables at run time."""
         self.discoverer = find
         return find
+
+    def deletions(self, tell: Callable[[C], Iterable[DeleteRecord]]) -> Callable[[C], Iterable[DeleteRecord]]:
+        """Declare the function below as the one that tells, after all rows were sent, which rows are to be deleted."""
+        self.deleter = tell
+        return tell
 
     def as_plugin(self) -> SourceHost[S, C]:
         """A new plugin around this source."""
@@ -143,3 +181,17 @@ def keyed(
         )
         for name, column in found.items()
     )
+
+
+def _check_incremental(table: Table, incremental: str, parent: Table | None) -> None:
+    kind = table.column(incremental).type
+    if not is_orderable(kind):
+        raise PluginError(
+            f"table `{table.name}`: incremental column `{incremental}` is {type_string(kind)}; "
+            "use one of numbers, texts, dates or times"
+        )
+    if parent is not None and not parent.primary_keys:
+        raise PluginError(
+            f"table `{table.name}` keeps a cursor for each row of `{parent.name}`, which has no primary key to tell "
+            "them apart; declare one, or drop `incremental`"
+        )

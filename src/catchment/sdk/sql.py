@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from catchment.errors import PluginError
+from catchment.errors import MigrationRefused, PluginError
 from catchment.messages import DeleteRecord, PredicateGroup
-from catchment.plugin import Capabilities
-from catchment.schema.changes import Change, merged, plan
+from catchment.plugin import Capabilities, PreviewAction, PreviewedChange, TablePreview
+from catchment.schema.changes import Change, changes, classify, merged, plan
 from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, CQ_PARENT_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME
 from catchment.schema.table import Column, Table
 
@@ -33,6 +33,11 @@ class Opaque(pa.ExtensionType):  # type: ignore[misc]
 
     def __arrow_ext_serialize__(self) -> bytes:
         return self._sql_name.encode()
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Opaque:
+        # Arrow makes it anew where it is the type of a list's values.
+        return cls(serialized.decode())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Opaque) and other._sql_name == self._sql_name
@@ -109,6 +114,55 @@ def migration(
     if all(change.kind in capabilities.safe_changes | capabilities.kept_when_forced for change in found):
         return Migration("alter", merged(have, want), found)
     return Migration("recreate", want, found)
+
+
+def preview(
+    dialect: Dialect, have: Table | None, want: Table, capabilities: Capabilities, *, force: bool
+) -> TablePreview:
+    """What `migration` decides, told rather than raised, with every change; rows and dependents are the database's."""
+    if have is None:
+        return TablePreview("create")
+    found = changes(have, normalized(dialect, want))
+    refusal = None
+    action: PreviewAction = "refused"
+    try:
+        action = migration(dialect, have, want, capabilities, force=force).action
+    except MigrationRefused as error:
+        refusal = error
+    if action == "alter" and all(change.kind == "remove_column" for change in found):
+        # Such a column stays in the table, so nothing is done to it, in this sync or in any later one.
+        action = "none"
+    told = [
+        PreviewedChange(
+            change.kind,
+            change.column,
+            f"{change}{_fate(change, action)}",
+            classify(change, capabilities.safe_changes, capabilities.forced_changes),
+        )
+        for change in found
+    ]
+    preview = TablePreview(action, tuple(told))
+    return preview.refused(refusal) if refusal is not None else preview
+
+
+def _fate(change: Change, action: PreviewAction) -> str:
+    """What becomes of a column that is gone."""
+    if change.current is not None or change.previous is None:
+        return ""
+    return {
+        "none": "; it stays, null in new rows",
+        "alter": "; it stays, null in new rows",
+        "recreate": "; it is dropped",
+    }.get(action, "")
+
+
+def hung_on(name: str, dependents: Sequence[str]) -> MigrationRefused:
+    """The error for a table that has to be made anew, which the database does not allow while others refer to it."""
+    named = ", ".join(dependents)
+    return MigrationRefused(
+        f"table `{name}` has to be dropped and made anew, and others hang on it: {named}",
+        hint="drop them and make them again afterwards, or migrate the table by hand",
+    )
 
 
 def normalized(dialect: Dialect, table: Table) -> Table:
@@ -211,12 +265,16 @@ def delete_records(dialect: Dialect, message: DeleteRecord) -> list[Statement]:
 
 
 def _matches(dialect: Dialect, groups: Sequence[PredicateGroup]) -> Statement:
-    """The condition for rows that match every group."""
+    """The condition for rows that match every group; a null in a predicate stands for rows without a value."""
     parts: list[str] = []
     values: list[Any] = []
     for group in groups:
-        if group.predicates:
-            tests = [f"{dialect.quote(predicate.column)} = {dialect.placeholder}" for predicate in group.predicates]
+        tests: list[str] = []
+        for predicate in group.predicates:
+            value = predicate.value[0]
+            column = dialect.quote(predicate.column)
+            tests.append(f"{column} = {dialect.placeholder}" if value.is_valid else f"{column} is null")
+            values += [dialect.to_parameter(value)] if value.is_valid else []
+        if tests:
             parts.append(f"({f' {group.grouping} '.join(tests)})")
-            values.extend(dialect.to_parameter(predicate.value[0]) for predicate in group.predicates)
     return " and ".join(parts) or "1 = 1", tuple(values)

@@ -118,4 +118,5 @@ def quote(name: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """What SQLite says, without the statement that the driver puts behind it."""
+    return " ".join(str(error).partition("\nquery: ")[0].split())

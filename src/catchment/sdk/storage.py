@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.schema import types
+from catchment.schema.arrays import bytes_of_hex, list_values
+from catchment.schema.arrays import numbered as numbered
+from catchment.schema.intervals import is_interval as is_interval
 
 LeafType: TypeAlias = Callable[[pa.DataType], pa.DataType]
 LeafArray: TypeAlias = Callable[[pa.Array], pa.Array]
-
-
-def numbered(count: int, first: int = 0) -> pa.Array:
-    """The `count` numbers from `first` as int64."""
-    return pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count), start=first - 1)
+MAC_SIZES = (6, 8, 20)
+"""Bytes that a hardware address may have."""
+Cast: TypeAlias = Callable[[pa.Array, pa.DataType], pa.Array]
 
 
 def is_nested(data_type: pa.DataType) -> bool:
@@ -41,59 +42,81 @@ def map_array(array: pa.Array, leaf: LeafArray) -> pa.Array:
     if not is_nested(kind):
         return leaf(array)
     if pa.types.is_struct(kind):
-        children = [map_array(array.field(index), leaf) for index in range(kind.num_fields)]
+        children = [map_array(child, leaf) for child in array.flatten()]
         fields = [pa.field(field.name, child.type) for field, child in zip(kind, children, strict=True)]
-        return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null() if array.null_count else None)
-    if pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        array = array.cast(pa.list_(kind.value_field))
-    validity, offsets = array.buffers()[:2]
+        return _struct(array, children, fields)
+    offsets, values = list_values(array)
+    mask = array.is_null() if array.null_count else None
     if pa.types.is_map(kind):
-        keys, items = map_array(array.keys, leaf), map_array(array.items, leaf)
-        entries = pa.StructArray.from_arrays(
-            [keys, items], fields=[pa.field("key", keys.type, nullable=False), pa.field("value", items.type)]
-        )
-        made, child = pa.map_(keys.type, items.type), entries
-    else:
-        child = map_array(array.values, leaf)
-        made = pa.list_(child.type)
-    return pa.Array.from_buffers(made, len(array), [validity, offsets], array.null_count, array.offset, [child])
+        keys, items = (map_array(values.field(place), leaf) for place in (0, 1))
+        return pa.MapArray.from_arrays(offsets, keys, items, mask=mask)
+    return pa.ListArray.from_arrays(offsets, map_array(values, leaf), mask=mask)
 
 
-def restore(array: pa.Array, want: pa.DataType) -> pa.Array:
+def _struct(like: pa.StructArray, children: list[pa.Array], fields: list[pa.Field]) -> pa.Array:
+    """`children` as one struct array with the nulls of `like`."""
+    if not fields:
+        # Without a child Arrow cannot tell how long the array is.
+        return like
+    mask = like.is_null() if like.null_count else None
+    return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
+
+
+def restore(array: pa.Array, want: pa.DataType, cast: Cast | None = None) -> pa.Array:
     """Values as a database gives them, as `want`: the type that a destination declares for the column.
 
-    Text becomes json, inet, mac or uuid; numbers, dates and times get their width and zone back. Raises
-    `pa.ArrowInvalid` for a value that does not fit.
+    Text becomes json, inet, mac or uuid; numbers, dates and times get their width and zone back. `cast` is what is done
+    at the bottom, where that is something else. Raises `pa.ArrowInvalid` for a value that does not fit.
     """
     if array.type.equals(want):
         return array
     if isinstance(want, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(want, _extension_storage(array, want))
     if isinstance(array.type, pa.BaseExtensionType):
-        return restore(array.storage, want)
+        return restore(array.storage, want, cast)
     if not is_nested(want):
-        return _cast(array, want)
+        return (cast or _cast)(array, want)
+    if not is_nested(array.type) or pa.types.is_struct(want) != pa.types.is_struct(array.type):
+        # Where Arrow has no such cast either it says so.
+        return array.cast(want)
     if pa.types.is_struct(want):
-        children = [restore(array.field(array.type.get_field_index(field.name)), field.type) for field in want]
-        return pa.StructArray.from_arrays(
-            children, fields=list(want), mask=array.is_null() if array.null_count else None
-        )
+        names = [field.name for field in array.type]
+        if sorted(names) != sorted(field.name for field in want):
+            raise pa.ArrowInvalid(f"it has the fields {', '.join(names)}, not {', '.join(f.name for f in want)}")
+        # Flattened, as whatever lies under a null struct need not fit.
+        found = array.flatten()
+        children = [restore(found[names.index(field.name)], field.type, cast) for field in want]
+        return _struct(array, children, list(want))
+    offsets, values = list_values(array)
+    mask = array.is_null() if array.null_count else None
     if pa.types.is_map(want):
-        keys, items = restore(array.keys, want.key_type), restore(array.items, want.item_type)
-        child = pa.StructArray.from_arrays([keys, items], fields=[want.key_field, want.item_field])
-        validity, offsets = array.buffers()[:2]
-        return pa.Array.from_buffers(want, len(array), [validity, offsets], array.null_count, array.offset, [child])
-    validity, offsets = array.buffers()[:2]
-    child = restore(array.values, want.value_type)
-    plain = pa.Array.from_buffers(
-        pa.list_(pa.field(want.value_field.name, child.type)),
-        len(array),
-        [validity, offsets],
-        array.null_count,
-        array.offset,
-        [child],
-    )
-    return plain if plain.type.equals(want) else plain.cast(want)
+        if not pa.types.is_struct(values.type) or values.type.num_fields != 2:
+            raise pa.ArrowInvalid(f"{array.type} is no map")
+        keys, items = (
+            restore(values.field(place), kind, cast) for place, kind in enumerate((want.key_type, want.item_type))
+        )
+        return pa.MapArray.from_arrays(offsets, keys, items, want, mask=mask)
+    child = restore(values, want.value_type, cast)
+    plain = pa.ListArray.from_arrays(offsets, child, pa.list_(want.value_field.with_type(child.type)), mask=mask)
+    return as_list(plain, want)
+
+
+def as_list(plain: pa.ListArray, want: pa.DataType) -> pa.Array:
+    """A plain list as another kind of list of the same values. Raises `pa.ArrowInvalid` for a wrong length."""
+    if plain.type.equals(want):
+        return plain
+    if not pa.types.is_fixed_size_list(want) or want.list_size == 0 or plain.null_count == 0:
+        return plain.cast(want)
+    # Arrow's cast leaves whatever was in memory under a null, so the values are laid out here, null under a null.
+    size = want.list_size
+    lengths = pc.list_value_length(plain)
+    if not pc.all(pc.equal(lengths, size), min_count=0).as_py():
+        raise pa.ArrowInvalid(f"lists of other lengths than {size}")
+    shown = plain.is_valid().take(pc.divide(numbered(len(plain) * size), size))
+    place = pc.subtract(pc.cumulative_sum(shown.cast(pa.int64())), 1)
+    values = types.to_storage(list_values(plain)[1]).take(pc.if_else(shown, place, pa.scalar(None, pa.int64())))
+    child = types.from_storage(values, want.value_type)
+    return pa.FixedSizeListArray.from_arrays(child, type=want, mask=plain.is_null())
 
 
 def _cast(array: pa.Array, want: pa.DataType) -> pa.Array:
@@ -102,25 +125,25 @@ def _cast(array: pa.Array, want: pa.DataType) -> pa.Array:
         # The database keeps UTC without saying so; the zone goes back on without moving the value.
         naive = array.cast(pa.timestamp(kind.unit)) if kind.tz else array
         return naive.cast(pa.timestamp(want.unit)).cast(pa.int64()).cast(want)
-    if pa.types.is_time(want) and pa.types.is_string(kind):
+    if pa.types.is_time(want) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         # Arrow parses moments, not times of day: those of the first day are the same numbers.
-        moments = pc.binary_join_element_wise("1970-01-01 ", array, "").cast(pa.timestamp(want.unit))
+        moments = pc.binary_join_element_wise("1970-01-01 ", array.cast(pa.utf8()), "").cast(pa.timestamp(want.unit))
         return moments.cast(pa.int64()).cast(pa.int32() if pa.types.is_time32(want) else pa.int64()).cast(want)
     return array.cast(want)
 
 
 def _extension_storage(array: pa.Array, want: pa.DataType) -> pa.Array:
     storage = array.storage if isinstance(array.type, pa.BaseExtensionType) else array
-    if isinstance(want, types.UUIDType) and pa.types.is_binary(storage.type):
-        return storage.cast(pa.binary(16))
-    if isinstance(want, types.UUIDType) and not pa.types.is_fixed_size_binary(storage.type):
-        undashed = pc.replace_substring(storage.cast(pa.utf8()), "-", "")
-        return _from_hex(undashed).cast(pa.binary(16))
-    if isinstance(want, types.MACType) and not pa.types.is_binary(storage.type):
-        return _from_hex(pc.replace_substring(storage.cast(pa.utf8()), ":", ""))
+    kind = storage.type
+    if isinstance(want, types.UUIDType) and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return storage.cast(pa.binary()).cast(pa.binary(16))
+    if isinstance(want, types.UUIDType) and not pa.types.is_fixed_size_binary(kind):
+        return bytes_of_hex(pc.replace_substring(storage.cast(pa.utf8()), "-", "")).cast(pa.binary(16))
+    if isinstance(want, types.MACType) and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        made = bytes_of_hex(pc.replace_substring(storage.cast(pa.utf8()), ":", ""))
+        if not pc.all(
+            pc.is_in(pc.binary_length(made.drop_null()), pa.array(MAC_SIZES, pa.int32())), min_count=0
+        ).as_py():
+            raise pa.ArrowInvalid("hardware addresses have 6, 8 or 20 bytes")
+        return made
     return storage.cast(want.storage_type)
-
-
-def _from_hex(texts: pa.Array) -> pa.Array:
-    """Bytes for hexadecimal text; Arrow has no function for it. Used only where rows are read back."""
-    return pa.array([None if text is None else bytes.fromhex(text) for text in texts.to_pylist()], pa.binary())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import pyarrow as pa
 
-from catchment.errors import PluginError
+from catchment.errors import CatchmentError, PluginError
+from catchment.messages import Insert
 from catchment.schema.table import Table
-from catchment.spec.fields import Spec, parse_spec
+from catchment.spec.fields import Spec, parse_spec, secrets_of
+
+log = logging.getLogger("catchment.transformer")
 
 S = TypeVar("S", bound=Spec)
 
@@ -28,7 +33,7 @@ class Transformer(ABC, Generic[S]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for origin in getattr(cls, "__orig_bases__", ()):
+        for origin in cls.__dict__.get("__orig_bases__", ()):
             if get_origin(origin) is Transformer and isinstance(get_args(origin)[0], type):
                 cls.spec_type = get_args(origin)[0]
 
@@ -53,6 +58,8 @@ class TransformerHost:
         self.name = transformer_type.name
         self._type = transformer_type
         self._transformer: Transformer[Any] | None = None
+        self.secrets: frozenset[str] = frozenset()
+        """What must not be shown of the spec, known after `init`."""
 
     @property
     def transformer(self) -> Transformer[Any]:
@@ -63,15 +70,35 @@ class TransformerHost:
 
     def init(self, spec: Mapping[str, Any], *, invocation_id: str = "") -> None:
         """Check the spec and make the transformer."""
-        self._transformer = self._type(parse_spec(self._type.spec_type, spec, where=f"transformer `{self.name}`"))
+        parsed = parse_spec(self._type.spec_type, spec, where=f"transformer `{self.name}`")
+        self.secrets = secrets_of(parsed)
+        self._transformer = self._type(parsed)
 
     def transform_table(self, table: Table) -> Table:
         """The author's answer."""
-        return self.transformer.transform_table(table)
+        with self._explained(table):
+            return self.transformer.transform_table(table)
 
     def transform(self, table: Table, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The author's batches."""
-        return self.transformer.transform(table, batch)
+        with self._explained(table):
+            yield from self.transformer.transform(table, batch)
+
+    def collect(self, *, last: bool = False) -> Iterator[Insert]:
+        """Nothing: what a batch becomes is given with it."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is held."""
+
+    @contextlib.contextmanager
+    def _explained(self, table: Table) -> Iterator[None]:
+        """Whatever the author's code raises becomes a `PluginError`; a stranger's traceback goes to the log."""
+        try:
+            yield
+        except PluginError:
+            raise
+        except Exception as error:
+            log.exception("a transformer failed", extra={"plugin": self.name, "table": table.name})
+            text = str(error) if isinstance(error, CatchmentError) else f"{type(error).__name__}: {error}"
+            raise PluginError(f"transformer `{self.name}` failed on table `{table.name}`: {text}") from error

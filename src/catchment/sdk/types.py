@@ -1,4 +1,4 @@
-"""Every column type that the protocol knows and pyarrow can build, with a value of each; for tests and docs."""
+"""Every column type that the protocol knows, with a value of each; for tests and docs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from catchment.schema import types
+from catchment.schema.intervals import day_time_interval, month_interval
 from catchment.schema.select import matches
 from catchment.schema.table import Column
 
@@ -40,6 +41,8 @@ SCALARS: tuple[tuple[str, pa.DataType, Any], ...] = (
     ("duration_ms", pa.duration("ms"), 123_456),
     ("duration_us", pa.duration("us"), 123_456),
     ("duration_ns", pa.duration("ns"), 123_456),
+    ("interval_month", month_interval(), 3),
+    ("interval_day_time", day_time_interval(), 2 | 500 << 32),
     ("interval_month_day_nano", pa.month_day_nano_interval(), (1, 2, 3)),
     ("large_binary", pa.large_binary(), b"\x00\x01\xff"),
     ("large_string", pa.large_utf8(), "AString1"),
