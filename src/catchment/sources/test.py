@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -13,7 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from catchment.sdk import Column, Context, Discovered, Duration, PluginError, Rows, Source, Spec, Table
+from catchment.sdk import (
+    Column,
+    Context,
+    DeleteRecord,
+    Discovered,
+    Duration,
+    PluginError,
+    Predicate,
+    PredicateGroup,
+    Rows,
+    Source,
+    Spec,
+    Table,
+    TableRelation,
+)
 from catchment.sdk.storage import numbered
 from catchment.sdk.types import all_types_columns, all_types_row, matches
 
@@ -89,19 +104,27 @@ def _clients(client: Client) -> list[Client]:
     return [Client(client.spec, number) for number in range(client.spec.num_clients)]
 
 
-def _check_failure(ctx: Context[Client], table: str) -> None:
+def _failing(ctx: Context[Client], table: str, batches: Iterable[pa.RecordBatch]) -> Rows:
+    """`batches`, as far as the spec lets them come."""
     spec = ctx.client.spec
     if spec.fail_immediately:
         raise PluginError("failing at the source stage according to spec requirements")
-    if spec.fail_after_rows == 0 and any(matches(glob, table) for glob in spec.fail_tables):
-        raise PluginError("fail_tables has this table")
+    if not any(matches(glob, table) for glob in spec.fail_tables):
+        yield from batches
+        return
+    left = spec.fail_after_rows
+    for batch in batches:
+        if not left:
+            break
+        yield batch.slice(0, left)
+        left -= min(left, batch.num_rows)
+    raise PluginError(f"`fail_tables` has table `{table}`, and `fail_after_rows` is {spec.fail_after_rows}")
 
 
 _MAIN = pa.schema([("resource_id", pa.int64()), ("column2", pa.utf8()), ("client_id", pa.utf8())])
 
 
-def _main_rows(ctx: Context[Client], name: str) -> Rows:
-    _check_failure(ctx, name)
+def _main_rows(ctx: Context[Client]) -> Iterator[pa.RecordBatch]:
     spec = ctx.client.spec
     for start in range(0, spec.num_rows, spec.rows_per_batch):
         ids = numbered(min(spec.rows_per_batch, spec.num_rows - start), start)
@@ -114,22 +137,33 @@ def _main_rows(ctx: Context[Client], name: str) -> Rows:
 @test.table(_MAIN, primary_key=["resource_id", "client_id"], multiplex=_clients)
 def test_some_table(ctx: Context[Client]) -> Rows:
     """Plain rows, some for each client."""
-    yield from _main_rows(ctx, "test_some_table")
+    yield from _failing(ctx, "test_some_table", _main_rows(ctx))
 
 
 @test.table(_MAIN, primary_key=["resource_id", "client_id"], multiplex=_clients)
 def test_paid_table(ctx: Context[Client]) -> Rows:
     """The same rows, in a table that upstream would charge for."""
-    yield from _main_rows(ctx, "test_paid_table")
+    yield from _failing(ctx, "test_paid_table", _main_rows(ctx))
 
 
 @test.table(pa.schema([("client_id", pa.utf8()), *((c.name, c.type) for c in all_types_columns())]))
 def test_testdata_table(ctx: Context[Client]) -> Rows:
     """One row with a value of every type."""
-    _check_failure(ctx, "test_testdata_table")
     row = all_types_row()
     client = pa.array([ctx.client.id])
-    yield pa.RecordBatch.from_arrays([client, *row.columns], names=["client_id", *row.schema.names])
+    batch = pa.RecordBatch.from_arrays([client, *row.columns], names=["client_id", *row.schema.names])
+    yield from _failing(ctx, "test_testdata_table", [batch])
+
+
+@test.deletions
+def _deletions(client: Client) -> Iterator[DeleteRecord]:
+    """One message for all rows that the spec names; their sub-rows go with them."""
+    if client.spec.delete_records:
+        wanted = tuple(
+            Predicate("resource_id", pa.array([number], pa.int64())) for number in client.spec.delete_records
+        )
+        relations = (TableRelation("test_sub_table", "test_some_table"),)
+        yield DeleteRecord("test_some_table", (PredicateGroup(wanted, "or"),), relations)
 
 
 @test.discover
@@ -155,13 +189,12 @@ def _sub_table(spec: TestSpec) -> Discovered[Client]:
     )
 
     def read(ctx: Context[Client]) -> Rows:
-        _check_failure(ctx, "test_sub_table")
         count = ctx.client.spec.num_sub_rows
         ids = numbered(count)
         columns = [pa.repeat(pa.scalar(ctx.parent["resource_id"], pa.int64()), count), ids]
         columns += [pa.repeat("test_sub_column_data", count), *(pc.multiply(ids, 7919 + n) for n in range(len(extra)))]
-        if count:
-            yield pa.RecordBatch.from_arrays(columns, schema=table.arrow_schema)
+        batch = pa.RecordBatch.from_arrays(columns, schema=table.arrow_schema)
+        yield from _failing(ctx, table.name, [batch])
 
     return Discovered(table, read)
 
@@ -179,30 +212,30 @@ def _wide_table(name: str, spec: TestSpec) -> Table:
 
 def _wide_rows(table: Table, ctx: Context[Client]) -> Rows:
     """Batches that differ in their key alone: making values up is not what a benchmark is to measure."""
-    spec = ctx.client.spec
-    _check_failure(ctx, table.name)
-    fails = spec.fail_after_rows and any(matches(glob, table.name) for glob in spec.fail_tables)
-    rows = min(spec.num_rows, spec.fail_after_rows) if fails else spec.num_rows
+    yield from _failing(ctx, table.name, _made_up(table, ctx.client.spec))
+
+
+def _made_up(table: Table, spec: TestSpec) -> Iterator[pa.RecordBatch]:
+    rows = spec.num_rows
     size = min(spec.rows_per_batch, max(rows, 1))
     numbers = numbered(size)
-    values = [_wide_values(column.type, numbers, spec.seed + n) for n, column in enumerate(table.columns[1:], 1)]
+    values = [_wide_values(column.type, size, spec.seed + n) for n, column in enumerate(table.columns[1:], 1)]
     if spec.row_bytes:
         values[-1] = pa.repeat("x" * spec.row_bytes, size)
     for start in range(0, rows, size):
         if spec.delay:
             time.sleep(spec.delay)
         count = min(size, rows - start)
-        columns = [pc.add(numbers, start), *values]
+        columns = [pc.add(numbers, pa.scalar(start, pa.int64())), *values]
         yield pa.RecordBatch.from_arrays([c.slice(0, count) for c in columns], schema=table.arrow_schema)
-    if fails:
-        raise PluginError(f"fail_after_rows: {spec.fail_after_rows} rows were sent")
 
 
-def _wide_values(kind: pa.DataType, numbers: pa.Array, seed: int) -> pa.Array:
-    scattered = pc.bit_wise_and(pc.multiply(pc.add(numbers, seed), 2_654_435_761), 0xFFFFFFF)
+@functools.lru_cache(maxsize=256)
+def _wide_values(kind: pa.DataType, count: int, seed: int) -> pa.Array:
+    """The values of a column; the same for all tables, so they are made once."""
+    scattered = pc.bit_wise_and(pc.multiply(numbered(count, seed), 2_654_435_761), 0xFFFFFFF)
     if pa.types.is_string(kind):
-        text = pc.binary_join_element_wise("value", scattered.cast(pa.utf8()), "-")
-        return text
+        return pc.binary_join_element_wise("value", scattered.cast(pa.utf8()), "-")
     if pa.types.is_boolean(kind):
         return pc.equal(pc.bit_wise_and(scattered, 1), 1)
     if pa.types.is_timestamp(kind):

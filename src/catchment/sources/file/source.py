@@ -1,46 +1,32 @@
-"""Which files make which table, and how each is read."""
+"""The source itself: the schema of each table, then its rows, file after file."""
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from catchment.sdk import Column, Context, Discovered, PluginError, Rows, Source, Table
+from catchment.sdk import Column, Context, Discovered, PluginError, Rows, Source, Table, did_you_mean
+from catchment.sdk.storage import numbered
 from catchment.sources.file import csv, jsonlines
-from catchment.sources.file.spec import CSVSpec, FileSpec, Format, TableSpec
-from catchment.sources.file.text import BadRow, column_type
+from catchment.sources.file.blocks import Bad, BadRow, Part
+from catchment.sources.file.files import Files, find
+from catchment.sources.file.spec import FileSpec
 
-PARQUET_BATCH_ROWS = 65_536
-
-_FORMATS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-_COMPRESSIONS = (".gz", ".bz2", ".zst")
+PROVENANCE = (Column("_file", pa.utf8()), Column("_line", pa.int64()))
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of one table."""
+class Seen:
+    """What a file was like when its types were found."""
 
-    name: str
-    paths: tuple[Path, ...]
-    format: Format
-    csv: CSVSpec
-    compression: str | None
-    declared: dict[str, pa.DataType]
-    primary_keys: tuple[str, ...] = ()
+    size_bytes: int
+    names: Sequence[str]
+    """The columns of a CSV file."""
 
 
 file = Source("file", spec=FileSpec, client=lambda spec: spec)
@@ -48,196 +34,141 @@ file = Source("file", spec=FileSpec, client=lambda spec: spec)
 
 @file.discover
 def _tables(spec: FileSpec) -> Iterator[Discovered[FileSpec]]:
-    for files in _files(spec):
-        fields = _schema(files)
-        provenance = [Column("_file", pa.utf8()), Column("_line", pa.int64())] if spec.provenance else []
-        missing = [key for key in files.primary_keys if key not in fields.names]
-        if missing:
-            known = ", ".join(f"`{name}`" for name in fields.names)
-            raise PluginError(f"table `{files.name}`: key column `{missing[0]}` is missing, there are {known}")
-        columns = [
-            Column(field.name, field.type, primary_key=field.name in files.primary_keys,
-                   not_null=field.name in files.primary_keys)
-            for field in fields
-        ]  # fmt: skip
-        description = f"Rows of {', '.join(path.name for path in files.paths[:3])}"
-        table = Table(files.name, (*columns, *provenance), description=description)
-        yield Discovered(table, partial(_read, files, fields))
-
-
-def _files(spec: FileSpec) -> list[Files]:
-    """The tables of the spec: named patterns first, then every file that is in none."""
-    roots = [spec.path] if isinstance(spec.path, str) else list(spec.path)
-    base = Path(roots[0]) if len(roots) == 1 and Path(roots[0]).is_dir() else None
-    found: list[Files] = []
-    taken: set[Path] = set()
-    for table in spec.tables:
-        paths = _matching([table.path] if isinstance(table.path, str) else table.path, base)
-        taken.update(path.resolve() for path in paths)
-        found.append(_named(spec, table, paths))
-    for path in _matching(roots, None, required=not spec.tables):
-        if path.resolve() not in taken and (spec.format is not None or _format_of(path) is not None):
-            found.append(_files_of(spec, _snake(path), (path,)))
-    seen: dict[str, Files] = {}
-    for files in found:
-        other = seen.setdefault(files.name, files)
-        if other is not files:
-            raise PluginError(
-                f"`{other.paths[0]}` and `{files.paths[0]}` are both table `{files.name}`",
-                hint="give one of them a name of its own under `tables`",
-            )
-    if not found:
-        raise PluginError(f"no CSV, JSON or Parquet file in {', '.join(map(repr, roots))}")
-    return found
-
-
-def _named(spec: FileSpec, table: TableSpec, paths: Sequence[Path]) -> Files:
-    declared = {
-        name: column_type(kind, f"table `{table.name}`, column `{name}`") for name, kind in table.columns.items()
-    }
-    return _files_of(spec, table.name, tuple(paths), table, declared)
-
-
-def _files_of(
-    spec: FileSpec,
-    name: str,
-    paths: tuple[Path, ...],
-    table: TableSpec | None = None,
-    declared: dict[str, pa.DataType] | None = None,
-) -> Files:
-    chosen = (table.format if table is not None else None) or spec.format
-    formats = {chosen or _format_of(path) for path in paths}
-    if len(formats) != 1 or None in formats:
-        shown = ", ".join(str(path) for path in paths[:3])
-        raise PluginError(f"table `{name}`: the format of {shown} is not clear", hint="set `format`")
-    found = formats.pop()
-    assert found is not None
-    options = (table.csv if table is not None else None) or spec.csv
-    if found == "csv" and options is spec.csv and paths[0].name.removesuffix(".gz").endswith(".tsv"):
-        options = options.model_copy(update={"delimiter": "\t"})
-    keys = table.primary_keys if table is not None else ()
-    return Files(name, paths, found, options, spec.compression, declared or {}, keys)
-
-
-def _matching(patterns: Sequence[str], base: Path | None, *, required: bool = True) -> list[Path]:
-    """The files that patterns name, each once, sorted within a pattern."""
-    found: list[Path] = []
-    for pattern in patterns:
-        path = base / pattern if base is not None else Path(pattern)
-        if path.is_dir():
-            paths = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-        elif path.is_file():
-            paths = [path]
-        else:
-            paths = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        if not paths and required:
-            raise PluginError(f"no file matches {str(path)!r}", hint="`path` is a file, a folder or a glob")
-        found.extend(path for path in paths if path not in found)
-    return found
-
-
-def _format_of(path: Path) -> Format | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSIONS:
-        suffixes.pop()
-    return _FORMATS.get(suffixes[-1]) if suffixes else None
-
-
-def _snake(path: Path) -> str:
-    name = path.name
-    for suffix in reversed(path.suffixes):
-        if suffix.lower() in _COMPRESSIONS or suffix.lower() in _FORMATS:
-            name = name.removesuffix(suffix)
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return re.sub(r"\W+", "_", name).strip("_").lower() or "table"
-
-
-def _schema(files: Files) -> pa.Schema:
-    """The union of the files' columns."""
-    found = pa.schema([])
-    for path in files.paths:
-        one = _schema_of(files, path)
+    for files in find(spec):
         try:
-            found = pa.unify_schemas([found, one], promote_options="permissive")
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            if files.format == "parquet":
-                raise PluginError(f"table `{files.name}`: {path} does not fit the files before it: {error}") from error
-            found = _as_text(found, one)
-    if not found.names:
-        raise PluginError(f"table `{files.name}`: {files.paths[0]} has no columns")
-    return found
+            fields, seen = _schema(files)
+            table = _table(files, fields, spec)
+        except PluginError as error:
+            yield Discovered.broken(files.name, error)
+        else:
+            yield Discovered(table, partial(_read, files, fields, seen))
 
 
-def _schema_of(files: Files, path: Path) -> pa.Schema:
+def _table(files: Files, fields: pa.Schema, spec: FileSpec) -> Table:
+    keys = files.primary_keys
+    for name in (*keys, *files.declared):
+        if name not in fields.names:
+            what = f"key column `{name}`" if name in keys else f"column `{name}` of `columns`"
+            raise PluginError(
+                f"table `{files.name}`: {what} is missing in {_shown(files.paths)}",
+                hint=did_you_mean(name, fields.names),
+            )
+    for column in PROVENANCE:
+        if spec.provenance and column.name in fields.names:
+            raise PluginError(
+                f"table `{files.name}`: {_shown(files.paths)} has a column `{column.name}` of its own",
+                hint="set `provenance: false`, or rename it in the file",
+            )
+    columns = [Column(f.name, f.type, primary_key=f.name in keys, not_null=f.name in keys) for f in fields]
+    return Table(
+        files.name,
+        (*columns, *(PROVENANCE if spec.provenance else ())),
+        description=f"Rows of {_shown([Path(path.name) for path in files.paths])}",
+    )
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(str(path) for path in paths[:3]) + more
+
+
+def _schema(files: Files) -> tuple[pa.Schema, dict[Path, Seen]]:
+    """The union of the files' columns, and what each file was like. Raises `PluginError` if one cannot be read."""
+    if not files.paths:
+        raise PluginError(f"table `{files.name}`: no file matches", hint="its `path` is a file, a folder or a glob")
+    if files.format is None:
+        raise PluginError(
+            f"table `{files.name}`: the format of {_shown(files.paths)} is not clear",
+            hint="set `format` to `csv`, `json` or `parquet`",
+        )
+    seen = {}
+    names: Mapping[Path, Sequence[str]] = {}
+    sizes = {path: _size_bytes(path) for path in files.paths}
     if files.format == "csv":
-        return csv.schema(path, files.csv, files.compression, files.declared)
-    if files.format == "json":
-        return jsonlines.schema(path, files.compression, files.declared)
-    import pyarrow.parquet as pq
+        csv_columns = csv.Columns(files.csv, files.declared)
+        names = {path: csv_columns.look(path, files.compression) for path in files.paths}
+        found = csv_columns.schema
+    elif files.format == "json":
+        json_columns = jsonlines.Columns(files.declared)
+        for path in files.paths:
+            json_columns.look(path, files.compression)
+        found = json_columns.schema
+    else:
+        from catchment.sources.file import parquet
 
+        parquet_columns = parquet.Columns(files.name, files.declared)
+        for path in files.paths:
+            parquet_columns.look(path)
+        found = parquet_columns.schema
+    seen = {path: Seen(size, names.get(path, ())) for path, size in sizes.items()}
+    if not found.names:
+        raise PluginError(f"table `{files.name}`: {_shown(files.paths)} has no columns", hint="take it out of `path`")
+    return found, seen
+
+
+def _size_bytes(path: Path) -> int:
     try:
-        schema = pq.read_schema(path).remove_metadata()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PluginError(f"{path} is no Parquet file that can be read: {error}") from error
-    fields = []
-    for field in schema:
-        kind = files.declared.get(field.name, field.type)
-        fields.append((field.name, kind.value_type if pa.types.is_dictionary(kind) else kind))
-    return pa.schema(fields)
+        return path.stat().st_size
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read: {error}") from error
 
 
-def _as_text(found: pa.Schema, one: pa.Schema) -> pa.Schema:
-    """The union of schemas of text files whose types do not go together: such columns are text."""
-    kinds = {field.name: field.type for field in found}
-    for field in one:
-        other = kinds.setdefault(field.name, field.type)
-        if not other.equals(field.type):
-            numbers = pa.types.is_integer(other) or pa.types.is_floating(other)
-            both = numbers and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
-            kinds[field.name] = pa.float64() if both else pa.utf8()
-    return pa.schema(list(kinds.items()))
-
-
-def _read(files: Files, wanted: pa.Schema, ctx: Context[FileSpec]) -> Rows:
+def _read(files: Files, fields: pa.Schema, seen: Mapping[Path, Seen], ctx: Context[FileSpec]) -> Rows:
     """Batches of every file of a table, in order."""
-    spec, skipped = ctx.client, []
+    spec = ctx.client
+    skipped, example = 0, ""
 
     def bad(row: BadRow) -> None:
+        nonlocal skipped, example
         if spec.on_bad_row == "error":
             raise PluginError(str(row), hint="mend the row, or set `on_bad_row: skip` to leave such rows out")
-        skipped.append(row)
+        skipped, example = skipped + 1, example or str(row)
 
     for path in files.paths:
-        for batch, lines in _batches(files, path, wanted, bad):
+        if _size_bytes(path) < seen[path].size_bytes:
+            raise PluginError(f"{path}: became smaller while it was read", hint="run the sync again")
+        first_row = 1
+        for part in _parts(files, path, fields, seen[path], bad):
+            count = part.batch.num_rows
+            part = _with_keys(files, path, part, first_row, bad)
+            first_row += count
+            batch = part.batch
             if spec.provenance:
                 batch = batch.append_column("_file", pa.repeat(str(path), batch.num_rows))
-                batch = batch.append_column("_line", lines)
+                batch = batch.append_column("_line", part.lines())
             yield batch
     if skipped:
-        ctx.skip_rows(len(skipped), str(skipped[0]))
+        ctx.skip_rows(skipped, example)
 
 
-def _batches(
-    files: Files, path: Path, wanted: pa.Schema, bad: csv.Bad
-) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
+def _parts(files: Files, path: Path, fields: pa.Schema, seen: Seen, bad: Bad) -> Iterator[Part]:
     if files.format == "csv":
-        yield from csv.read(path, files.csv, files.compression, wanted, bad)
+        yield from csv.read(path, files.csv, files.compression, fields, seen.names, bad)
     elif files.format == "json":
-        yield from jsonlines.read(path, files.compression, wanted, bad)
+        yield from jsonlines.read(path, files.compression, fields, bad)
     else:
-        yield from _parquet(path)
+        from catchment.sources.file import parquet
+
+        yield from parquet.read(path, fields, bad)
 
 
-def _parquet(path: Path) -> Iterator[tuple[pa.RecordBatch, pa.Array | None]]:
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as opened:
-            # One row group after the other: asked for all of them, the reader keeps the bytes of the whole file.
-            for group in range(opened.num_row_groups):
-                for batch in opened.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=[group]):
-                    arrays = [a.dictionary_decode() if pa.types.is_dictionary(a.type) else a for a in batch.columns]
-                    lines = pa.nulls(batch.num_rows, pa.int64())
-                    yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names), lines
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PluginError(f"{path} cannot be read to its end: {error}") from error
+def _with_keys(files: Files, path: Path, part: Part, first_row: int, bad: Bad) -> Part:
+    """The rows that have all their keys; `bad` gets the others."""
+    batch = part.batch
+    for name in files.primary_keys:
+        if name not in batch.schema.names:
+            raise PluginError(f"{path}: key column `{name}` is missing")
+    broken = [name for name in files.primary_keys if batch.column(name).null_count]
+    if not broken:
+        return part
+    is_whole = pc.is_valid(batch.column(broken[0]))
+    for name in broken[1:]:
+        is_whole = pc.and_(is_whole, pc.is_valid(batch.column(name)))
+    lines = part.lines()
+    unit = "row " if files.format == "parquet" else ""
+    places = numbered(batch.num_rows, first_row) if unit else lines
+    for index in pc.indices_nonzero(pc.invert(is_whole)).to_pylist():
+        name = next(name for name in broken if not batch.column(name)[index].is_valid)
+        bad(BadRow(path, places[index].as_py(), f"key column `{name}` has no value", unit))
+    kept = lines.filter(is_whole)
+    return Part(batch.filter(is_whole), lambda: kept)
