@@ -1,7 +1,7 @@
 """What a sync and a write consist of: the messages that pass between plugins and the engine.
 
-The names and meanings are those of the plugin protocol v3; `Cursor`, `RowsSkipped` and `ClientDone` are ours and exist
-in process only.
+The names and meanings are those of the plugin protocol v3; `Cursor`, `SourceError`, `RowsSkipped` and `ClientDone` are
+ours and exist in process only.
 """
 
 from __future__ import annotations
@@ -88,6 +88,13 @@ class TableError:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceError:
+    """The source had an error that names no table, so none of its tables counts as read to its end."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class RowsSkipped:
     """The source left out `count` rows as its spec allows; the table is then not complete."""
 
@@ -115,7 +122,9 @@ class Cursor:
     value: str
 
 
-SyncMessage: TypeAlias = MigrateTable | Insert | DeleteRecord | TableError | RowsSkipped | ClientDone | Cursor
+SyncMessage: TypeAlias = (
+    MigrateTable | Insert | DeleteRecord | TableError | SourceError | RowsSkipped | ClientDone | Cursor
+)
 """What a source yields: every `MigrateTable` first, then the rest in any order of tables."""
 
 WriteMessage: TypeAlias = MigrateTable | Insert | DeleteStale | DeleteRecord

@@ -7,20 +7,22 @@ drives. Nothing here is needed to write a plugin: authors use `catchment.sdk`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from catchment.channel import Budget
-from catchment.messages import Cursor, SyncMessage, WriteMessage
-from catchment.schema.changes import ChangeKind
+from catchment.errors import PluginError
+from catchment.messages import Cursor, Insert, SyncMessage, WriteMessage
+from catchment.schema.changes import ChangeKind, Safety
 from catchment.schema.select import Selection
 from catchment.schema.table import Table
 
 WriteMode: TypeAlias = Literal["overwrite-delete-stale", "overwrite", "append"]
 Publishing: TypeAlias = Literal["none", "table", "sync"]
+PreviewAction: TypeAlias = Literal["none", "create", "alter", "recreate", "refused", "unknown"]
 
 
 def stored_unchanged(data_type: pa.DataType) -> pa.DataType:
@@ -60,6 +62,10 @@ class Capabilities:
     """Whether `read` gives back what was written."""
     max_identifier_bytes: int = 0
     """Longest table or column name in bytes of UTF-8; 0 means no limit."""
+    deletes_by_client: bool = True
+    """Whether stale rows of some clients of a source can be deleted, and those of others kept."""
+    confirms_at_end: bool = False
+    """Whether only the last `flush` of a session makes rows durable, so that it must not be called before."""
     writers: int = 1
     """Tables that may be written at once."""
     parallel_appends: bool = False
@@ -93,12 +99,48 @@ class Published:
     """Rows of this source from earlier syncs that stayed; None where the destination cannot tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewedChange:
+    """One difference between a table as it is and as it is wanted."""
+
+    kind: ChangeKind
+    column: str
+    text: str
+    """What it is, and what becomes of it where that is not plain, for people."""
+    safety: Safety
+
+
+@dataclass(frozen=True, slots=True)
+class TablePreview:
+    """What migrating one table would do."""
+
+    action: PreviewAction
+    """`none`: the table is left as it is; `recreate`: it is dropped and made anew; `refused`: an error would be raised
+    and nothing done; `unknown`: the destination has nothing that it could look at."""
+    changes: tuple[PreviewedChange, ...] = ()
+    """With `none` those that need nothing done, such as a column that is gone and stays."""
+    reason: str = ""
+    """Why it is `refused` or `unknown`."""
+    hint: str = ""
+    """What to do about a table that is `refused`."""
+    rows: int | None = None
+    """Rows that are in the table, of every source, as the catalogue estimates them; None where it does not say."""
+    dependents: tuple[str, ...] = ()
+    """Views and the like that hang on a table that is, or would have to be, made anew."""
+
+    def refused(self, error: PluginError) -> TablePreview:
+        """The same table, on which `migrate` would raise `error`."""
+        return replace(self, action="refused", reason=str(error.args[0]), hint=error.hint)
+
+
 @dataclass(slots=True)
 class WriteStats:
     """What became of one table's rows in a session."""
 
     rows: int = 0
     """Rows that are durable."""
+    rows_taken: int = 0
+    """Rows that the destination has taken so far, durable or not; what progress shows."""
     size_bytes: int = 0
     """Bytes of those rows in memory."""
     seconds: float = 0.0
@@ -114,6 +156,10 @@ class Backend:
 
     destination: DestinationPlugin
     table_name: str
+    scope: str = ""
+    """What tells the cursors of sources that share the table apart: the source's name."""
+    connection: Callable[[], str] = str
+    """Where another process reaches the destination, for sources that keep their cursors themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +183,10 @@ class SourcePlugin(Protocol):
     @property
     def name(self) -> str:
         """Name of the plugin, such as `postgresql`."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Values of the spec that must not be shown; known once `init` has taken it, even if it then failed."""
 
     def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
         """Take the spec; with `no_connection` only to list tables. Raises `SpecError` for a wrong one."""
@@ -191,6 +241,10 @@ class DestinationPlugin(Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do; may depend on the spec, so ask after `init`."""
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Values of the spec that must not be shown; known once `init` has taken it, even if it then failed."""
+
     def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
         """Take the spec and connect, unless `no_connection`. Raises `SpecError`, or `PluginError` if it cannot."""
 
@@ -199,6 +253,21 @@ class DestinationPlugin(Protocol):
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """Rows of `table` in no order, columns and order as in `table`, types as `capabilities.stored_as` says."""
+
+    def stored_table(self, name: str) -> Table | None:
+        """The table of this name that is there, with columns that `read` gives; None if there is none.
+
+        Raises `Unsupported` where the destination cannot tell the columns of what it keeps.
+        """
+
+    def stored_names(self) -> Sequence[str]:
+        """Names of the tables that are there, for whoever misspelt one; empty where they cannot be listed."""
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """What migrating each table would do; nothing is changed or made, not even a database that is missing.
+
+        Asked after `init`, with or without a connection; raises `PluginError` where a sync could not begin either.
+        """
 
     def test_connection(self) -> None:
         """Raises `PluginError` when the destination cannot be reached."""
@@ -214,6 +283,10 @@ class TransformerPlugin(Protocol):
     def name(self) -> str:
         """Name of the plugin."""
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Values of the spec that must not be shown; known once `init` has taken it, even if it then failed."""
+
     def init(self, spec: Mapping[str, Any], *, invocation_id: str = "") -> None:
         """Take the spec. Raises `SpecError` for a wrong one."""
 
@@ -221,7 +294,13 @@ class TransformerPlugin(Protocol):
         """The table that comes out for `table`; the same answer every time."""
 
     def transform(self, table: Table, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Batches of `transform_table(table)` for one batch of `table`."""
+        """Batches of `transform_table(table)` for one batch of `table`; others may follow from `collect`."""
+
+    def collect(self, *, last: bool = False) -> Iterator[Insert]:
+        """What has come out since, of any table, each as `transform_table` made it; asked after every `transform`.
+
+        With `last` no batch follows: it waits for what the transformer still holds back.
+        """
 
     def close(self) -> None:
         """Let go of what it holds."""
@@ -236,3 +315,10 @@ class PluginFactory(Protocol):
 
     def as_plugin(self) -> Plugin:
         """A new plugin, not yet initialised."""
+
+
+def kind_of(plugin: Plugin) -> Kind:
+    """What a plugin is, told by what it can do."""
+    if hasattr(plugin, "sync"):
+        return "source"
+    return "destination" if hasattr(plugin, "session") else "transformer"

@@ -102,6 +102,7 @@ class Recorder(Destination[SlowSpec]):
     def __init__(self, spec: SlowSpec) -> None:
         super().__init__(spec)
         self.calls: list[tuple[str, str, int]] = []
+        self.cleaned: list[tuple[str, Sequence[str] | None]] = []
         self.tries = 0
         self.running = 0
         self.most_running = 0
@@ -140,6 +141,7 @@ class Recorder(Destination[SlowSpec]):
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
     ) -> int | None:
         self.calls.append(("delete_stale", table.name, 0))
+        self.cleaned.append((table.name, clients))
         return 0
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,11 +11,13 @@ import pyarrow as pa
 from catchment.channel import Budget
 from catchment.engine.result import TableResult
 from catchment.engine.stamp import Stamp
-from catchment.errors import PluginError, PluginLost
+from catchment.errors import CatchmentError, PluginError, PluginLost
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable
 from catchment.plugin import DestinationPlugin, Swap, TransformerPlugin, WriteSession
-from catchment.schema.internal import CQ_ID, staging_name
+from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, staging_name
 from catchment.schema.table import Table
+
+_NO_CLIENTS: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ class Pipeline:
         try:
             for transformer in self.transformers:
                 steps.append(transformer.transform_table(steps[-1]))
-        except PluginError as error:
+        except CatchmentError as error:
             target = Target(table, tuple(steps), steps[-1], result, cleans=False)
             target.fail(str(error))
             self.targets[table.name] = target
@@ -114,6 +117,11 @@ class Pipeline:
             staged = written if target.staged else None
             self._send(target, MigrateTable(live, force=self.force, staged=staged))
 
+    def leave(self, table: Table) -> None:
+        """Make a target for a table whose columns the source cannot tell: nothing is made, changed or deleted."""
+        result = TableResult(source=self.stamp.source_name, destination=self.destination_name, table=table.name)
+        self.targets[table.name] = Target(table, (table,), table, result, cleans=False)
+
     def insert(self, table: Table, batch: pa.RecordBatch) -> None:
         """Send rows of a source's table; rows of a table that has failed here are dropped, its error is noted."""
         target = self.targets[table.name]
@@ -122,7 +130,7 @@ class Pipeline:
         try:
             for transformed in self._transformed(target, batch):
                 self._send(target, Insert(target.written, transformed))
-        except PluginError as error:
+        except CatchmentError as error:
             target.fail(str(error))
 
     def delete_record(self, message: DeleteRecord) -> None:
@@ -150,18 +158,22 @@ class Pipeline:
             self._lose(error)
         self._take_stats()
 
-    def finish(self, incomplete: Mapping[str, str], *, aborted: str = "") -> None:
+    def finish(
+        self, incomplete: Mapping[str, str], *, clients: Mapping[str, tuple[str, ...]] = _NO_CLIENTS, aborted: str = ""
+    ) -> None:
         """Flush, then publish or delete stale rows.
 
-        `incomplete` has the reason for every source's table that was not read to its end; `aborted` says why the whole
-        source was not: nothing is published then and nothing deleted.
+        `incomplete` has the reason for every source's table that was not read to its end, `clients` those whose share
+        of it was; `aborted` says why the whole source was not: nothing is published then and nothing deleted.
         """
-        self.flush()
+        staged = [target for target in self.targets.values() if target.staged]
+        # Rows that will not be published need not be written to the end.
+        if not aborted or len(staged) < len(self.targets):
+            self.flush()
         if self.lost is None:
-            staged = [target for target in self.targets.values() if target.staged]
             if staged:
                 self._publish(staged, incomplete, aborted)
-            self._delete_stale([target for target in self.targets.values() if not target.staged], incomplete, aborted)
+            self._delete_stale(incomplete, clients, aborted)
         self._take_stats()
         for target in self.targets.values():
             result = target.result
@@ -189,7 +201,7 @@ class Pipeline:
             return {}
         stats = self._session.stats()
         return {
-            name: stats[target.written.name].rows
+            name: stats[target.written.name].rows_taken
             for name, target in list(self.targets.items())
             if target.written.name in stats
         }
@@ -205,8 +217,8 @@ class Pipeline:
 
     def _transformed(self, target: Target, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         batches: Iterable[pa.RecordBatch] = [self.stamp.batch(target.steps[0], batch)]
-        for table, transformer in zip(target.steps, self.transformers, strict=False):
-            batches = _through(transformer, table, batches)
+        for (table, result), transformer in zip(itertools.pairwise(target.steps), self.transformers, strict=True):
+            batches = _through(transformer, table, result, batches)
         yield from batches
 
     def _send(self, target: Target, message: MigrateTable | Insert | DeleteRecord | DeleteStale) -> None:
@@ -238,10 +250,13 @@ class Pipeline:
                 continue
             result = target.result
             result.rows_written, result.bytes, result.seconds_written = found.rows, found.size_bytes, found.seconds
-            if found.stale_deleted is not None:
-                result.rows_stale_deleted = found.stale_deleted
-            if found.error and not target.failed:
-                target.fail(found.error)
+            # Of a staged table, what was deleted after it was published stands under the name of the live one.
+            live = stats.get(target.live.name, found)
+            if live.stale_deleted is not None:
+                result.rows_stale_deleted = live.stale_deleted
+            error = found.error or live.error
+            if error and not target.failed:
+                target.fail(error)
             if not target.staged and not target.failed:
                 result.published = True
 
@@ -304,27 +319,52 @@ class Pipeline:
         parent = self.targets[name].source.parent
         return self._root(parent) if parent in self.targets else name
 
-    def _delete_stale(self, targets: Sequence[Target], incomplete: Mapping[str, str], aborted: str) -> None:
+    def _delete_stale(
+        self, incomplete: Mapping[str, str], clients: Mapping[str, tuple[str, ...]], aborted: str
+    ) -> None:
+        """Delete stale rows where `publish` did not; of an incomplete table those of the clients read to their end."""
         cleaned = []
-        for target in targets:
-            if not target.cleans or target.failed:
-                continue
+        for target in self.targets.values():
             reason = aborted or incomplete.get(target.source.name, "")
+            if not target.cleans or target.failed or (target.staged and not (reason and target.result.published)):
+                continue
+            done = clients.get(target.source.name, ()) if CQ_CLIENT_ID in target.live and not aborted else ()
+            target.result.stale_kept_reason = reason
+            if reason and not done:
+                continue
             if reason:
-                target.result.stale_kept_reason = reason
-            else:
-                message = DeleteStale(target.live, self.stamp.source_name, self.stamp.sync_time)
-                self._send(target, message)
-                cleaned.append(target)
+                named = ", ".join(f"`{client}`" for client in done)
+                target.result.stale_kept_reason = f"{reason}; only those of {named} are deleted"
+            message = DeleteStale(
+                target.live, self.stamp.source_name, self.stamp.sync_time, clients=done if reason else None
+            )
+            self._send(target, message)
+            cleaned.append(target.result)
         if cleaned:
             self.flush()
+        for result in cleaned:
+            if result.rows_stale_kept and result.rows_stale_deleted:
+                # Counted when it was published, before those of some clients were deleted.
+                result.rows_stale_kept -= result.rows_stale_deleted
 
 
 def _through(
-    transformer: TransformerPlugin, table: Table, batches: Iterable[pa.RecordBatch]
+    transformer: TransformerPlugin, table: Table, result: Table, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
+    """What `transformer` makes of batches of `table`: batches of `result`. Raises `PluginError` for any other."""
+    types = result.arrow_schema.types
     for batch in batches:
-        yield from transformer.transform(table, batch)
+        for transformed in transformer.transform(table, batch):
+            if (transformed.schema.names, transformed.schema.types) != (result.arrow_schema.names, types):
+                raise PluginError(
+                    f"transformer `{transformer.name}` gave rows of table `{result.name}` that are not what it "
+                    f"announced: expected {_columns(result.arrow_schema)}, got {_columns(transformed.schema)}"
+                )
+            yield transformed
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"`{field.name}` {field.type}" for field in schema)
 
 
 def _has_own_keys(table: Table) -> bool:

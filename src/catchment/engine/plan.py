@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from catchment.engine import registry
 from catchment.errors import CatchmentError, Problem, SpecError
-from catchment.plugin import Capabilities
-from catchment.spec.model import Config, DestinationConfig, PluginConfig, SourceConfig
+from catchment.plugin import Capabilities, Plugin
+from catchment.redact import Redactor
+from catchment.spec.fields import secrets_of
+from catchment.spec.model import Config, DestinationConfig, PluginConfig, SourceConfig, TransformerConfig
 
+NOT_YET = ("max_rejects", "max_stale_ratio", "expect")
+"""Options of a destination that are read and refused."""
 CONNECTION = re.compile(r"@@plugins\.([a-zA-Z0-9_.-]+)\.connection")
 
 
@@ -21,6 +26,10 @@ class Plan:
     config: Config
     capabilities: Mapping[str, Capabilities]
     """By name of the destination; what it can do with its spec."""
+    warnings: tuple[Problem, ...] = ()
+    """What is allowed and perhaps not meant; a sync logs it at its start."""
+    redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
+    """Knows every secret of the config and of its plugins; what is shown of a run goes through it."""
 
     def is_atomic(self, destination: DestinationConfig) -> bool:
         """Whether full tables are staged and published together."""
@@ -31,12 +40,20 @@ class Plan:
         )
 
 
-def make_plan(config: Config, problems: Sequence[Problem] = ()) -> Plan:
-    """Check what only the plugins know. Raises `SpecError` with every mistake at once, `problems` in front of them."""
+def make_plan(config: Config, problems: Sequence[Problem] = (), redactor: Redactor | None = None) -> Plan:
+    """Check what only the plugins know. Raises `SpecError` with every mistake at once, `problems` in front of them.
+
+    `redactor` learns the secrets that are found on the way, also when the plan is not made.
+    """
     problems = list(problems)
+    redactor = redactor if redactor is not None else Redactor()
+    redactor.add(config_secrets(config))
     capabilities: dict[str, Capabilities] = {}
 
     def attempt(plugin_config: PluginConfig, check: Callable[[], None]) -> None:
+        if not plugin_config.path:
+            # That it has none is among `problems`, and nothing can be asked of it.
+            return
         try:
             check()
         except SpecError as error:
@@ -45,17 +62,15 @@ def make_plan(config: Config, problems: Sequence[Problem] = ()) -> Plan:
             problems.append(plugin_config.located(Problem(str(error.args[0]), hint=error.hint)))
 
     for source in config.sources:
-        attempt(source, lambda source=source: _check_source(source))  # type: ignore[misc]
+        attempt(source, lambda source=source: _check_source(source, redactor))  # type: ignore[misc]
     for transformer in config.transformers:
-        attempt(
-            transformer,
-            lambda it=transformer: registry.make_transformer(it.registry, it.path).init(it.spec),  # type: ignore[misc]
-        )
+        attempt(transformer, lambda it=transformer: _check_transformer(it, redactor))  # type: ignore[misc]
     for destination in config.destinations:
 
         def check(destination: DestinationConfig = destination) -> None:
             plugin = registry.make_destination(destination.registry, destination.path)
-            plugin.init(destination.spec, no_connection=True)
+            with _noting(redactor, plugin):
+                plugin.init(destination.spec, no_connection=True)
             capabilities[destination.name] = plugin.capabilities
             _check_destination(destination, plugin.capabilities)
 
@@ -63,8 +78,14 @@ def make_plan(config: Config, problems: Sequence[Problem] = ()) -> Plan:
     for source in config.sources:
         attempt(source, lambda source=source: _check_backend(source, config, capabilities))  # type: ignore[misc]
     if problems:
-        raise SpecError(problems)
-    return Plan(config, capabilities)
+        raise SpecError([_shown(problem, redactor) for problem in problems])
+    return Plan(config, capabilities, tuple(_shown(warning, redactor) for warning in _warnings(config)), redactor)
+
+
+def config_secrets(config: Config) -> frozenset[str]:
+    """What must not be shown of a config, apart from what only its plugins know."""
+    plugins: list[PluginConfig] = [*config.sources, *config.destinations, *config.transformers]
+    return config.secrets.union(*(secrets_of(plugin) for plugin in plugins))
 
 
 def backend_destination(source: SourceConfig) -> str:
@@ -75,10 +96,56 @@ def backend_destination(source: SourceConfig) -> str:
     return found[1] if found else ""
 
 
-def _check_source(source: SourceConfig) -> None:
+def used_destinations(config: Config) -> list[DestinationConfig]:
+    """The destinations that a source writes to or keeps its cursors in; no other is opened."""
+    used = {name for source in config.sources for name in (*source.destinations, backend_destination(source))}
+    return [destination for destination in config.destinations if destination.name in used]
+
+
+def _warnings(config: Config) -> Iterator[Problem]:
+    for source in config.sources:
+        if source.otel_endpoint:
+            message = "`otel_endpoint` is accepted, but traces and metrics are not exported yet"
+            yield source.located(Problem(message, path="spec.otel_endpoint"))
+    for destination in config.destinations:
+        if destination.pk_mode != "cq-id-only" or destination.write_mode == "append":
+            continue
+        for source in config.sources:
+            if destination.name in source.destinations and not source.deterministic_cq_id:
+                message = f"`pk_mode: cq-id-only`, but source `{source.name}` gives rows a new `_cq_id` in every sync"
+                hint = f"set `deterministic_cq_id: true` in source `{source.name}` so that rows are overwritten"
+                yield destination.located(Problem(message, path="spec.pk_mode", hint=hint))
+
+
+@contextlib.contextmanager
+def _noting(redactor: Redactor, plugin: Plugin) -> Iterator[None]:
+    """Learn the plugin's secrets when its `init` is through, or has failed."""
+    try:
+        yield
+    finally:
+        redactor.add(plugin.secrets)
+
+
+def _shown(problem: Problem, redactor: Redactor) -> Problem:
+    return replace(
+        problem,
+        message=redactor.text(problem.message),
+        path=redactor.text(problem.path),
+        hint=redactor.text(problem.hint),
+    )
+
+
+def _check_source(source: SourceConfig, redactor: Redactor) -> None:
     plugin = registry.make_source(source.registry, source.path)
-    plugin.init(source.spec, no_connection=True)
+    with _noting(redactor, plugin):
+        plugin.init(source.spec, no_connection=True)
     plugin.close()
+
+
+def _check_transformer(transformer: TransformerConfig, redactor: Redactor) -> None:
+    plugin = registry.make_transformer(transformer.registry, transformer.path)
+    with _noting(redactor, plugin):
+        plugin.init(transformer.spec)
 
 
 def _check_destination(destination: DestinationConfig, capabilities: Capabilities) -> None:
@@ -107,7 +174,7 @@ def _check_destination(destination: DestinationConfig, capabilities: Capabilitie
         problems.append(Problem(reason, path="spec.publish", hint="write `stream`, or leave it out"))
     problems.extend(
         Problem(f"`{key}` is not supported yet", path=f"spec.{key}", hint="leave it out")
-        for key in ("max_rejects", "max_stale_ratio", "expect")
+        for key in NOT_YET
         if getattr(destination, key)
     )
     if problems:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, cast
 
 from catchment.errors import PluginError, SpecError, did_you_mean
 from catchment.plugin import DestinationPlugin, Kind, Plugin, PluginFactory, SourcePlugin, TransformerPlugin
+from catchment.spec.fields import ObjectPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ def factory(kind: Kind, registry: str, path: str) -> PluginFactory:
             f"{kind} plugin `{path}`: registry {registry!r} is not supported yet",
             hint=_python_twin(kind, path) or "only `registry: python` is, `catchment plugin list` shows what is there",
         )
+    if isinstance(path, ObjectPath):
+        return cast(PluginFactory, path.plugin)
     module_name, _, attribute = path.partition(":")
     if not attribute:
         module_name, _, attribute = _entry_point(kind, path).value.partition(":")
@@ -65,6 +69,23 @@ def factory(kind: Kind, registry: str, path: str) -> PluginFactory:
             hint="name a `Source` object, or a class derived from `Destination` or `Transformer`",
         )
     return cast(PluginFactory, found)
+
+
+def missing_packages(kind: Kind, name: str) -> list[str]:
+    """Packages that an installed plugin needs at run time and that are not there: those of the extra of its name."""
+    points = {point.name: point for point in _points(kind)}
+    package = points[name].dist if name in points else None
+    found = []
+    for requirement in (package.requires or ()) if package is not None else ():
+        wanted, _, marker = requirement.partition(";")
+        match = re.match(r"[\w.-]+", wanted.strip())
+        if match is None or not re.search(rf"""extra\s*==\s*['"]{re.escape(name)}['"]""", marker):
+            continue
+        try:
+            version(match[0])
+        except PackageNotFoundError:
+            found.append(match[0])
+    return found
 
 
 def make_source(registry: str, path: str) -> SourcePlugin:

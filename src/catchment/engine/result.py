@@ -6,9 +6,11 @@ Field names are snake_case, times RFC 3339 in UTC, sizes bytes, durations second
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
+
+from catchment.redact import Redactor
 
 Outcome: TypeAlias = Literal["complete", "partial", "failed", "interrupted"]
 FailOn: TypeAlias = Literal["never", "table-error", "error"]
@@ -88,11 +90,11 @@ class Result:
     destinations: list[PluginResult] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
 
-    def settle(self, *, interrupted: bool = False) -> None:
+    def settle(self) -> None:
         """Set `ended` and `outcome` from what the parts say."""
         self.ended = datetime.now(UTC)
         parts = [*self.sources, *self.destinations]
-        if interrupted:
+        if any(part.outcome == "interrupted" for part in parts):
             self.outcome = "interrupted"
         elif any(part.outcome == "failed" for part in parts):
             self.outcome = "failed"
@@ -100,6 +102,10 @@ class Result:
             self.outcome = "partial"
         else:
             self.outcome = "complete"
+
+    def redact(self, redactor: Redactor) -> None:
+        """Replace secrets in every text."""
+        _redact(self, redactor)
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -115,6 +121,16 @@ def exit_code(outcome: Outcome, fail_on: FailOn, signal_number: int = 0) -> int:
     if outcome == "partial":
         return 0 if fail_on == "error" else 2
     return 1
+
+
+def _redact(value: Any, redactor: Redactor) -> None:
+    for item in fields(value):
+        found = getattr(value, item.name)
+        if isinstance(found, list) and found and is_dataclass(found[0]):
+            for part in found:
+                _redact(part, redactor)
+        else:
+            setattr(value, item.name, redactor.value(found))
 
 
 def _plain(value: Any) -> Any:

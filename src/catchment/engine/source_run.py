@@ -16,7 +16,7 @@ from catchment.errors import CatchmentError, PluginError
 from catchment.messages import ClientDone, Cursor, DeleteRecord, Insert, MigrateTable, RowsSkipped, SyncMessage
 from catchment.messages import TableError as TableErrorMessage
 from catchment.plugin import SourcePlugin, SyncRequest
-from catchment.schema.table import Table
+from catchment.schema.table import Table, descendants
 
 log = logging.getLogger("catchment.sync")
 
@@ -42,7 +42,8 @@ class Reading:
     started: datetime | None = None
     first_at: float = 0.0
     last_at: float = 0.0
-    clients_done: list[str] = field(default_factory=list)
+    clients_done: set[str] = field(default_factory=set)
+    clients_failed: set[str] = field(default_factory=set)
 
     def note_rows(self, count: int) -> None:
         """Count rows, and the time from the first to the last of them."""
@@ -75,6 +76,7 @@ class SourceRun:
         self._cursors: list[Cursor] = []
         self._saved_at = time.monotonic()
         self._ended = False
+        self._interrupted = threading.Event()
 
     def run(self) -> None:
         """Sync; what went wrong is in `result` and in the tables' results."""
@@ -84,10 +86,11 @@ class SourceRun:
         aborted = ""
         try:
             for message in self._channel:
+                if self._interrupted.is_set():
+                    raise Interrupted("the sync was interrupted")
                 self._handle(message)
                 if all(pipeline.lost is not None for pipeline in self.pipelines):
-                    aborted = "no destination is left"
-                    break
+                    raise PluginError(f"source `{self.name}` was broken off: none of its destinations is left")
         except Interrupted:
             aborted = "the sync was interrupted"
             self.result.outcome = "interrupted"
@@ -103,6 +106,7 @@ class SourceRun:
 
     def interrupt(self) -> None:
         """End the reading; what was accepted is flushed where rows are visible as they come."""
+        self._interrupted.set()
         self._channel.close(Interrupted("the sync was interrupted"))
 
     def tables(self) -> list[TableResult]:
@@ -133,7 +137,7 @@ class SourceRun:
         except CatchmentError as error:
             self._channel.close(error if isinstance(error, PluginError) else PluginError(str(error)))
         except Exception as error:
-            log.exception("source `%s` failed", self.name)
+            log.exception("the source failed", extra={"source": self.name, "plugin": self._plugin.name})
             self._channel.close(PluginError(f"source `{self.name}` failed: {type(error).__name__}: {error}"))
         finally:
             close = getattr(messages, "close", None)
@@ -143,32 +147,36 @@ class SourceRun:
     def _handle(self, message: SyncMessage) -> None:
         match message:
             case Insert(table, batch):
-                self._reading(table).note_rows(batch.num_rows)
+                self._known(table.name).note_rows(batch.num_rows)
                 for pipeline in self.pipelines:
                     pipeline.insert(table, batch)
             case MigrateTable(table):
-                self._reading(table)
-                for pipeline in self.pipelines:
-                    pipeline.migrate(table)
+                if self._is_new(table):
+                    for pipeline in self.pipelines:
+                        pipeline.migrate(table)
             case DeleteRecord():
                 for pipeline in self.pipelines:
                     pipeline.delete_record(message)
             case TableErrorMessage(name, text, client):
+                if name not in self.readings and self._is_new(Table(name, ())):
+                    for pipeline in self.pipelines:
+                        pipeline.leave(self.readings[name].table)
                 reading = self._known(name)
                 reading.errors += 1
                 reading.first_error = reading.first_error or text
+                reading.clients_failed.add(client)
                 for pipeline in self.pipelines:
                     pipeline.targets[name].result.add_error(client, text)
-                log.error(text, extra={"source": self.name, "table": name, "client": client})
+                log.error("%s", text, extra=self._fields(name, client))
             case RowsSkipped(name, count, example, client):
-                self._known(name).skipped += count
+                reading = self._known(name)
+                reading.skipped += count
+                reading.clients_failed.add(client)
                 for pipeline in self.pipelines:
                     pipeline.targets[name].result.rows_rejected += count
-                log.warning(
-                    "%d rows left out, the first: %s", count, example, extra={"source": self.name, "table": name}
-                )
+                log.warning("%d rows left out, the first: %s", count, example, extra=self._fields(name, client))
             case ClientDone(name, client):
-                self._known(name).clients_done.append(client)
+                self._known(name).clients_done.add(client)
             case Cursor():
                 self._cursors.append(message)
                 if time.monotonic() - self._saved_at > CHECKPOINT_S:
@@ -176,11 +184,17 @@ class SourceRun:
                         pipeline.flush()
                     self._acknowledge()
 
-    def _reading(self, table: Table) -> Reading:
-        reading = self.readings.get(table.name)
-        if reading is None:
-            reading = self.readings[table.name] = Reading(table)
-        return reading
+    def _fields(self, table: str, client: str) -> dict[str, str]:
+        return {"source": self.name, "plugin": self._plugin.name, "table": table, "client": client}
+
+    def _is_new(self, table: Table) -> bool:
+        """Whether this is the first word of the table. Raises `PluginError` if it had other columns before."""
+        known = self.readings.get(table.name)
+        if known is None:
+            self.readings[table.name] = Reading(table)
+        elif known.table != table:
+            raise PluginError(f"source `{self.name}` sent table `{table.name}` twice, the second time with a change")
+        return known is None
 
     def _known(self, name: str) -> Reading:
         if name not in self.readings:
@@ -189,8 +203,9 @@ class SourceRun:
 
     def _end(self, aborted: str) -> None:
         incomplete = self._incomplete()
+        clients = {name: tuple(sorted(self._complete_clients(name))) for name in incomplete}
         for pipeline in self.pipelines:
-            pipeline.finish(incomplete, aborted=aborted)
+            pipeline.finish(incomplete, clients=clients, aborted=aborted)
         self._ended = True
         self._acknowledge()
 
@@ -204,14 +219,26 @@ class SourceRun:
                 reasons[name] = f"its parent table `{reading.table.parent}` is not complete"
         return reasons
 
+    def _complete_clients(self, name: str) -> set[str]:
+        """The clients whose share of the table, and of every table above it, was read to its end."""
+        reading = self.readings[name]
+        complete = reading.clients_done - reading.clients_failed
+        parent = reading.table.parent
+        return complete & self._complete_clients(parent) if parent in self.readings else complete
+
+    def _may_continue(self, name: str) -> bool:
+        """Whether the next sync may go on behind the table's rows: they and those below them are durable everywhere.
+
+        A row that is not read again does not get its children read again either.
+        """
+        below = descendants([reading.table for reading in self.readings.values()], name)
+        tables = [name, *(table.name for table in below)]
+        return all(pipeline.durable(table) for pipeline in self.pipelines for table in tables)
+
     def _acknowledge(self) -> None:
         """Have the source save the cursors whose rows are durable in every destination."""
         self._saved_at = time.monotonic()
-        safe = [
-            cursor
-            for cursor in self._cursors
-            if all(pipeline.durable(cursor.table_name) for pipeline in self.pipelines)
-        ]
+        safe = [cursor for cursor in self._cursors if self._may_continue(cursor.table_name)]
         if not safe:
             return
         self._cursors = [cursor for cursor in self._cursors if cursor not in safe]

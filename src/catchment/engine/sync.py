@@ -6,26 +6,29 @@ affair. A plugin that fails takes down only what needs it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from catchment import __version__
 from catchment.channel import Budget
 from catchment.engine import registry
 from catchment.engine.pipeline import Pipeline
-from catchment.engine.plan import Plan, backend_destination
+from catchment.engine.plan import Plan, backend_destination, used_destinations
 from catchment.engine.result import PluginResult, Result, TableResult
 from catchment.engine.source_run import SourceRun
 from catchment.engine.stamp import Stamp, sync_group_id
-from catchment.engine.summary import Summary
+from catchment.engine.summary import Summary, migrate_table
 from catchment.errors import CatchmentError, PluginError
 from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncRequest, TransformerPlugin
+from catchment.schema.internal import add_client_id
 from catchment.schema.select import Selection
 from catchment.spec.model import DestinationConfig, SourceConfig
 
@@ -46,11 +49,16 @@ class Options:
     migrate: bool = True
     shard: tuple[int, int] | None = None
     columns_not_null: bool = False
+    summary_location: str = ""
+    """File that gets a line about each source and destination; empty for none."""
     buffer_bytes: int = BUFFER_BYTES
 
 
 class Sync:
     """One run of a plan. `run` is called once; `interrupt` and `tables` may be called from other threads."""
+
+    what = "sync"
+    """What the log calls it."""
 
     def __init__(self, plan: Plan, options: Options | None = None) -> None:
         self.options = options or Options()
@@ -60,15 +68,28 @@ class Sync:
         self._budget = Budget(self.options.buffer_bytes)
         self._destinations: dict[str, DestinationPlugin] = {}
         self._results: dict[str, PluginResult] = {}
+        self._configs = {destination.name: destination for destination in plan.config.destinations}
+        self._unusable: set[str] = set()
+        """Destinations that could not be opened or were lost."""
         self._runs: list[SourceRun] = []
+        self.notes: list[str] = []
+        """What the user is to be told besides the result."""
         self._interrupted = threading.Event()
         self._lock = threading.Lock()
 
     def run(self) -> Result:
         """Sync every source. Raises nothing for what went wrong in a plugin: that is in the result."""
+        with self.plan.redactor.guarding("catchment"):
+            self._run()
+        self.result.redact(self.plan.redactor)
+        return self.result
+
+    def _run(self) -> None:
         config = self.plan.config
+        for warning in self.plan.warnings:
+            log.warning("%s", warning)
         try:
-            for destination in config.destinations:
+            for destination in used_destinations(config):
                 self._open(destination)
             workers = self.options.sources_in_parallel or os.cpu_count() or 1
             with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="source") as pool:
@@ -77,8 +98,7 @@ class Sync:
         finally:
             self._close()
         self.result.tables = self.tables()
-        self.result.settle(interrupted=self._interrupted.is_set())
-        return self.result
+        self.result.settle()
 
     def interrupt(self) -> None:
         """Stop reading every source and end the sync in order."""
@@ -99,13 +119,17 @@ class Sync:
             plugin = registry.make_destination(config.registry, config.path)
             self._destinations[config.name] = plugin
             plugin.init(config.spec, invocation_id=self.result.invocation_id)
-        except CatchmentError as error:
-            result.outcome, result.error = "failed", str(error)
-            log.error("destination `%s` cannot be used: %s", config.name, error)
+        except Exception as error:
+            known = isinstance(error, CatchmentError)
+            result.outcome, result.error = "failed", str(error) if known else f"{type(error).__name__}: {error}"
+            self._unusable.add(config.name)
+            fields = {"destination": config.name, "plugin": config.path}
+            log.error("the destination cannot be used: %s", error, exc_info=not known, extra=fields)
 
     def _sync(self, config: SourceConfig) -> None:
         """Sync one source; the top of its thread."""
-        result = PluginResult(config.name, config.version_string)
+        now = datetime.now(UTC)
+        result = PluginResult(config.name, config.version_string, sync_time=now)
         with self._lock:
             self.result.sources.append(result)
             if self._interrupted.is_set():
@@ -113,8 +137,8 @@ class Sync:
                 return
         source = registry.make_source(config.registry, config.path)
         pipelines: list[Pipeline] = []
-        now = datetime.now(UTC)
-        result.sync_time = now
+        fields = {"source": config.name, "plugin": config.path, "destinations": config.destinations}
+        log.info("Start %s", self.what, extra=fields | {"sync_time": now.isoformat()})
         try:
             for destination in self._usable(config):
                 pipelines.append(self._pipeline(config, destination, now))
@@ -126,16 +150,46 @@ class Sync:
                 self._runs.append(run)
                 if self._interrupted.is_set():
                     run.interrupt()
-            run.run()
-            self._summarize(config, run, now)
+            self._carry_out(config, source, run)
         except CatchmentError as error:
             result.outcome, result.error = "failed", str(error)
-            log.error("source `%s` failed: %s", config.name, error)
+            log.error("the source failed: %s", error, extra={"source": config.name, "plugin": config.path})
         except Exception as error:
             result.outcome, result.error = "failed", f"{type(error).__name__}: {error}"
-            log.exception("source `%s` failed", config.name)
+            log.exception("the source failed", extra={"source": config.name, "plugin": config.path})
         finally:
             self._end(source, pipelines)
+            log.info("End %s", self.what, extra=fields | {"outcome": result.outcome})
+
+    def _carry_out(self, config: SourceConfig, source: SourcePlugin, run: SourceRun) -> None:
+        """Do what the run is for with a source and destinations that are ready."""
+        run.run()
+        # As upstream, a row in the summaries means that the source was read to its end.
+        for pipeline in run.pipelines if run.result.outcome == "complete" else ():
+            destination = self._configs[pipeline.destination_name]
+            summary = Summary.of(config, destination, run, pipeline, self.result.invocation_id, self.options.shard)
+            summary.redact(self.plan.redactor)
+            if destination.send_sync_summary and pipeline.lost is None:
+                self._summarize(pipeline, functools.partial(summary.write, migrate=self.options.migrate))
+            if self.options.summary_location:
+                self._append(summary)
+
+    def _append(self, summary: Summary) -> None:
+        """Add a line to the summary file; that it cannot be written does not undo the sync."""
+        try:
+            with self._lock:
+                summary.append(Path(self.options.summary_location))
+        except OSError as error:
+            self.notes.append(f"the sync summary could not be written: {error}")
+            log.warning("%s", self.notes[-1])
+
+    def _summarize(self, pipeline: Pipeline, work: Callable[[], None]) -> None:
+        """Do something to the table of summaries; a failure is the destination's, and other sources still use it."""
+        try:
+            work()
+        except PluginError as error:
+            result = self._results[pipeline.destination_name]
+            result.outcome, result.error = "failed", f"the sync summary could not be written: {error}"
 
     def _end(self, source: SourcePlugin, pipelines: Iterable[Pipeline]) -> None:
         """Close what belongs to one source, and note destinations that got lost."""
@@ -143,6 +197,7 @@ class Sync:
             if pipeline.lost is not None:
                 result = self._results[pipeline.destination_name]
                 result.outcome, result.error = "failed", str(pipeline.lost)
+                self._unusable.add(pipeline.destination_name)
             try:
                 pipeline.close()
             except CatchmentError as error:
@@ -156,7 +211,7 @@ class Sync:
         return [
             destination
             for destination in self.plan.config.destinations
-            if destination.name in source.destinations and self._results[destination.name].outcome != "failed"
+            if destination.name in source.destinations and destination.name not in self._unusable
         ]
 
     def _pipeline(self, source: SourceConfig, destination: DestinationConfig, now: datetime) -> Pipeline:
@@ -179,7 +234,8 @@ class Sync:
             transformers=self._transformers(destination),
             force=destination.migrate_mode == "forced",
             migrates=self.options.migrate,
-            atomic=self.plan.is_atomic(destination),
+            # To stage rows is to make tables, which `--no-migrate` forbids.
+            atomic=self.plan.is_atomic(destination) and self.options.migrate,
             run=uuid.uuid4().hex[:12],
             has_backend=source.backend_options is not None,
         )
@@ -197,11 +253,11 @@ class Sync:
         backend = None
         if source.backend_options is not None:
             destination = backend_destination(source)
-            if self._results[destination].outcome == "failed":
+            if destination in self._unusable:
                 raise PluginError(
                     f"source `{source.name}`: destination `{destination}` with its cursors cannot be used"
                 )
-            backend = Backend(self._destinations[destination], source.backend_options.table_name)
+            backend = Backend(self._destinations[destination], source.backend_options.table_name, source.name)
         return SyncRequest(
             selection=selection(source),
             deterministic_cq_id=source.deterministic_cq_id,
@@ -210,21 +266,6 @@ class Sync:
             shard=self.options.shard,
             stop_on_error=source.on_error == "stop",
         )
-
-    def _summarize(self, source: SourceConfig, run: SourceRun, now: datetime) -> None:
-        """Write a row about the sync into every destination that wants one."""
-        wanted = {d.name for d in self.plan.config.destinations if d.send_sync_summary}
-        for pipeline in run.pipelines:
-            if pipeline.destination_name in wanted and pipeline.lost is None:
-                summary = Summary(source, self._config_of(pipeline), run, self.result.invocation_id, now)
-                try:
-                    summary.write(pipeline, self.options.shard, migrate=self.options.migrate)
-                except PluginError as error:
-                    result = self._results[pipeline.destination_name]
-                    result.outcome, result.error = "failed", f"the sync summary could not be written: {error}"
-
-    def _config_of(self, pipeline: Pipeline) -> DestinationConfig:
-        return next(d for d in self.plan.config.destinations if d.name == pipeline.destination_name)
 
     def _close(self) -> None:
         for name, plugin in self._destinations.items():
@@ -245,33 +286,23 @@ def migrate(plan: Plan, options: Options | None = None) -> Result:
     """Create and change every table as a sync would, and write no rows."""
     options = replace(options or Options(), migrate=True)
     # Staging would leave the live tables as they are until rows come; here they are what it is about.
-    streaming = Plan(plan.config, {name: replace(able, publish="none") for name, able in plan.capabilities.items()})
-    return _Migration(streaming, options).run()
+    streaming = {name: replace(able, publish="none") for name, able in plan.capabilities.items()}
+    return _Migration(replace(plan, capabilities=streaming), options).run()
 
 
 class _Migration(Sync):
     """A run that sends migrate messages only."""
 
-    def _sync(self, config: SourceConfig) -> None:
-        result = PluginResult(config.name, config.version_string, sync_time=datetime.now(UTC))
-        self.result.sources.append(result)
-        source = registry.make_source(config.registry, config.path)
-        pipelines: list[Pipeline] = []
-        try:
-            source.init(config.spec, invocation_id=self.result.invocation_id)
-            now = datetime.now(UTC)
-            pipelines = [self._pipeline(config, destination, now) for destination in self._usable(config)]
-            run = SourceRun(config.name, source, self._request(config), pipelines, result)
-            with self._lock:
-                self._runs.append(run)
-            for table in source.tables(selection(config)):
-                for pipeline in pipelines:
-                    pipeline.migrate(table)
-            for pipeline in pipelines:
-                pipeline.flush()
-                for target in pipeline.targets.values():
-                    target.result.complete = not target.failed and pipeline.lost is None
-        except CatchmentError as error:
-            result.outcome, result.error = "failed", str(error)
-        finally:
-            self._end(source, pipelines)
+    what = "migration"
+
+    def _carry_out(self, config: SourceConfig, source: SourcePlugin, run: SourceRun) -> None:
+        for table in source.tables(selection(config)):
+            full = add_client_id(table) if config.client_id_column else table
+            for pipeline in run.pipelines:
+                pipeline.migrate(full)
+        for pipeline in run.pipelines:
+            pipeline.flush()
+            for target in pipeline.targets.values():
+                target.result.complete = not target.failed and pipeline.lost is None
+            if self._configs[pipeline.destination_name].send_sync_summary and pipeline.lost is None:
+                self._summarize(pipeline, functools.partial(migrate_table, pipeline))

@@ -1,0 +1,92 @@
+"""The real databases that a test's rows land in, each read with its own driver."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.e2e.documents import destination
+
+
+@dataclass(frozen=True)
+class Store:
+    """A database: which plugin writes to it, and how a test looks inside."""
+
+    plugin: str
+    connection: str
+    query: Callable[[str], list[tuple[Any, ...]]]
+
+    def document(self, name: str = "db", **more: Any) -> dict[str, Any]:
+        """The destination of a config."""
+        spec = {"connection_string": self.connection, **more.pop("spec", {})}
+        return destination(name, self.plugin, spec=spec, **more)
+
+    def tables(self) -> list[str]:
+        """Names of every table, sorted."""
+        names = {
+            "sqlite": "select name from sqlite_master where type = 'table'",
+            "duckdb": "select table_name from duckdb_tables()",
+            "postgresql": "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'",
+        }
+        return sorted(name for (name,) in self.query(names[self.plugin]))
+
+    def primary_key(self, table: str) -> set[str]:
+        """Names of the primary key's columns, as the catalogue has them."""
+        if self.plugin == "postgresql":
+            query = (
+                "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid "
+                f"and a.attnum = any(i.indkey) where i.indisprimary and i.indrelid = '{table}'::regclass"
+            )
+        else:
+            query = f"select name from pragma_table_info('{table}') where pk"
+        return {name for (name,) in self.query(query)}
+
+
+def at_file(path: str) -> Store:
+    """A DuckDB database in a file."""
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(path) as connection:
+            return connection.execute(text).fetchall()
+
+    return Store("duckdb", path, query)
+
+
+@pytest.fixture(params=["duckdb", "postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """A new, empty database of each kind."""
+    if request.param == "postgresql":
+        import psycopg
+
+        url = request.getfixturevalue("postgresql_url")
+
+        def query_server(text: str) -> list[tuple[Any, ...]]:
+            with psycopg.connect(url) as connection:
+                return connection.execute(text).fetchall()
+
+        return Store("postgresql", url, query_server)
+    folder = request.getfixturevalue("tmp_path")
+    if request.param == "duckdb":
+        return at_file(str(folder / "db.duckdb"))
+    path = str(folder / "db.sqlite")
+
+    def query_file(text: str) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(path)
+        try:
+            return connection.execute(text).fetchall()
+        finally:
+            connection.close()
+
+    return Store("sqlite", path, query_file)
+
+
+@pytest.fixture
+def duck(tmp_path) -> Store:
+    """One database, where the kind does not matter."""
+    return at_file(str(tmp_path / "duck.duckdb"))
