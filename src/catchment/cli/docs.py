@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from catchment.cli.output import output_option, print_json, say
+
 
 @click.command("docs")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("docs/reference"), show_default=True)
 @click.option("--check", is_flag=True, help="Write nothing; fail if a page is stale.")
-def command(directory: Path, check: bool) -> int:
+@output_option
+def command(directory: Path, check: bool, output: str) -> int:
     """Write the reference pages of the installed plugins, the commands and the errors."""
     from catchment.docs import pages
 
@@ -25,9 +28,11 @@ def command(directory: Path, check: bool) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     extra = [str(p.relative_to(directory)) for p in directory.rglob("*.*") if str(p.relative_to(directory)) not in made]
-    if check and (stale or extra):
-        names = ", ".join(sorted([*stale, *extra]))
-        click.echo(f"Error: stale reference pages: {names}; run `make docs`", err=True)
-        return 1
-    click.echo(f"{len(made)} pages, {len(stale)} {'stale' if check else 'written'}")
+    wrong = sorted([*stale, *extra]) if check else []
+    if wrong:
+        raise click.ClickException(f"stale reference pages: {', '.join(wrong)}; run `make docs`")
+    if output == "json":
+        print_json({"pages": sorted(made), "written": [] if check else sorted(stale)})
+    else:
+        say(f"{len(made)} pages, {len(stale)} {'stale' if check else 'written'}")
     return 0

@@ -6,10 +6,10 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import click
+from catchment.cli.output import REDACTOR, say
 
 if TYPE_CHECKING:
     from catchment.engine.result import TableResult
@@ -37,22 +37,33 @@ def watch(sync: Sync, how: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lines(sync: Sync) -> Iterator[None]:
-    done = threading.Event()
+    started = time.monotonic()
 
     def tell() -> None:
-        started = time.monotonic()
-        while not done.wait(PLAIN_EVERY_S):
-            tables = sync.tables()
-            rows = sum(table.rows_read for table in tables)
-            errors = sum(len(table.errors) for table in tables)
-            seconds = time.monotonic() - started
-            click.echo(
-                f"{seconds:.0f}s: {rows:,} rows of {len(tables)} tables read, {rows / seconds:,.0f} rows/s, "
-                f"{errors} errors",
-                err=True,
-            )
+        tables = sync.tables()
+        rows = sum(table.rows_read for table in tables)
+        errors = sum(len(table.errors) for table in tables)
+        seconds = time.monotonic() - started
+        say(
+            f"{seconds:.0f}s: {rows:,} rows of {len(tables)} tables read, {rows / seconds:,.0f} rows/s, "
+            f"{errors} errors",
+            err=True,
+        )
 
-    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    with repeating(PLAIN_EVERY_S, tell, "progress"):
+        yield
+
+
+@contextlib.contextmanager
+def repeating(seconds: float, work: Callable[[], None], name: str) -> Iterator[None]:
+    """Do `work` every so many seconds, on a thread, while the body runs."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -92,7 +103,7 @@ class _View:
         moving = sorted(rows, key=lambda row: self._rate(row, seconds), reverse=True)[:SHOWN_TABLES]
         for row in moving:
             errors = sum(group.count for group in row.errors)
-            name = f"{row.source} → {row.destination}  {row.table}"
+            name = REDACTOR.text(f"{row.source} → {row.destination}  {row.table}")
             view.add_row(
                 name,
                 f"{row.rows_read:,}",

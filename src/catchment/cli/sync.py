@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
+from concurrent.futures import Future, wait
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from catchment.cli.output import config_argument, load_plan, output_option, print_json
+from catchment.cli.output import (
+    announce,
+    config_argument,
+    license_option,
+    load_plan,
+    not_null_option,
+    output_option,
+    print_json,
+    say,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from catchment.engine.plan import Plan
+    from catchment.engine.result import Result
+    from catchment.engine.sync import Sync
 
 
 @click.command("sync")
@@ -19,60 +40,110 @@ from catchment.cli.output import config_argument, load_plan, output_option, prin
               show_default=True, help="Which outcome makes the exit code non-zero.")  # fmt: skip
 @click.option("--sources-in-parallel", type=click.IntRange(1), help="Sources that run at once. [default: one per core]")
 @click.option("--progress", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True)
-@click.option("--invocation-id", default="", help="Id of this run. [default: a random UUID]")
-@click.option("--shard", default="", help="NUM/TOTAL: sync this part of the tables and clients only.")
-@click.option("--cq-columns-not-null", is_flag=True, hidden=True)
-def command(
-    config: tuple[str, ...],
-    output: str,
-    no_migrate: bool,
-    fail_on: str,
-    sources_in_parallel: int | None,
-    progress: str,
-    invocation_id: str,
-    shard: str,
-    cq_columns_not_null: bool,
-) -> int:
+@click.option("--shard", default="", metavar="NUM/TOTAL", help="Sync this part of the tables and clients only.")
+@click.option("--summary-location", default="", metavar="FILE",
+              help="Add a line of JSON about each source and destination to this file.")  # fmt: skip
+@click.option("--tables-metrics-location", default="", metavar="FILE",
+              help="Keep a table of rows, errors and durations in this file while the sync runs.")  # fmt: skip
+@license_option
+@not_null_option
+def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, **given: Any) -> int:
     """Sync every source of CONFIG (files or folders) into its destinations.
 
     Exit code: 0 all tables complete, 2 some tables had errors, 1 failed, 130 interrupted.
     """
+    from catchment.cli import logs
+    from catchment.cli.metrics import keep_metrics
     from catchment.cli.progress import watch
-    from catchment.cli.report import print_report
+    from catchment.cli.report import counts, print_report
     from catchment.engine.result import exit_code
     from catchment.engine.sync import Options, Sync
 
     options = Options(
-        invocation_id=invocation_id,
-        sources_in_parallel=sources_in_parallel or 0,
-        migrate=not no_migrate,
-        shard=_shard(shard),
-        columns_not_null=cq_columns_not_null,
+        invocation_id=settings().invocation_id,
+        sources_in_parallel=given["sources_in_parallel"] or 0,
+        migrate=not given["no_migrate"],
+        shard=_shard(given["shard"]),
+        columns_not_null=given["cq_columns_not_null"],
+        summary_location=_place("--summary-location", given["summary_location"]),
     )
-    plan = load_plan(config)
+    metrics_location = _place("--tables-metrics-location", given["tables_metrics_location"])
+    plan = load_plan(config, output)
     sync = Sync(plan, options)
-    signals: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            # A second signal means now: nothing waits any more.
-            raise SystemExit(128 + number)
-        click.echo("Interrupted: ending in order, once more to end at once", err=True)
-        threading.Thread(target=sync.interrupt, daemon=True).start()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    for source in plan.config.sources:
-        names = " ".join(d.version_string for d in plan.config.destinations if d.name in source.destinations)
-        click.echo(f"Starting sync for: {source.version_string} -> [{names}]", err=output == "json")
-    with watch(sync, progress if output == "text" or progress != "auto" else "plain"):
-        result = sync.run()
+    signals = _interruptible(sync)
+    announce_all("Starting sync for", plan, output)
+    if progress == "auto" and settings().log_console:
+        progress = "none"
+    with keep_metrics(sync, metrics_location), watch(sync, _how(progress, output)):
+        result = _run(sync)
+    for note in sync.notes:
+        say(f"Warning: {note}", err=True)
+    logs.log.info("Sync summary", extra={**counts(result), "outcome": result.outcome})
     if output == "json":
         print_json(result.to_json())
     else:
         print_report(result)
     return exit_code(result.outcome, fail_on, signals[0] if signals else 0)  # type: ignore[arg-type]
+
+
+def announce_all(what: str, plan: Plan, output: str) -> None:
+    """A line for each source: where its rows go."""
+    for source in plan.config.sources:
+        names = " ".join(d.version_string for d in plan.config.destinations if d.name in source.destinations)
+        announce(f"{what}: {source.version_string} -> [{names}]", output)
+
+
+def _how(progress: str, output: str) -> str:
+    """How progress is shown: standard output is not for it when a document goes there."""
+    return "plain" if output == "json" and progress == "auto" else progress
+
+
+def _run(sync: Sync) -> Result:
+    """Run on a thread of its own, so that the main one wakes up now and then.
+
+    Python runs signal handlers on the main thread alone, and a signal that comes just before it begins to wait is seen
+    when the wait ends.
+    """
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(sync.run())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="sync", daemon=True).start()
+    while not wait([outcome], timeout=0.2).done:
+        pass
+    return outcome.result()
+
+
+def _interruptible(sync: Sync) -> list[int]:
+    """Have the first signal end the sync in order and the second at once; the signals that came."""
+    signals: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            _end_at_once(128 + number)
+        say("Interrupted: ending in order, once more to end at once", err=True)
+        threading.Thread(target=sync.interrupt, daemon=True).start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return signals
+
+
+def _end_at_once(code: int) -> None:
+    """End the process though threads are in the middle of a write: nothing waits any more."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        # The live table hides the cursor.
+        sys.stderr.write("\x1b[?25h")
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(code)
 
 
 def _shard(text: str) -> tuple[int, int] | None:
@@ -86,3 +157,14 @@ def _shard(text: str) -> tuple[int, int] | None:
     if not 1 <= number <= total:
         raise click.UsageError(f"invalid shard format {text!r}: NUM must be from 1 to TOTAL")
     return number, total
+
+
+def _place(option: str, text: str) -> str:
+    """A file that a sync writes, looked at before it starts rather than when its rows are in."""
+    path = Path(text)
+    if text and path.is_dir():
+        raise click.UsageError(f"{option}: {text!r} is a folder, name a file")
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists()) if text else path
+    if text and not (os.access(folder, os.W_OK) and (folder.is_dir() or folder == path)):
+        raise click.UsageError(f"{option}: {text!r} cannot be written, as {str(folder)!r} cannot")
+    return text

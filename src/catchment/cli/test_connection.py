@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from catchment.cli.output import config_argument, load_config, output_option, print_json
+from catchment.cli.output import REDACTOR, config_argument, load_config, output_option, print_json, say
+
+if TYPE_CHECKING:
+    from catchment.spec.model import DestinationConfig, SourceConfig
 
 
 @click.command("test-connection")
@@ -14,43 +18,78 @@ from catchment.cli.output import config_argument, load_config, output_option, pr
 @output_option
 def command(config: tuple[str, ...], output: str) -> int:
     """Try to reach every source and destination of CONFIG."""
+    loaded = load_config(config, output, relaxed=True)
+    results = [_result("source", it.version_string, lambda it=it: _try_source(it)) for it in loaded.sources]  # type: ignore[misc]
+    results += [
+        _result("destination", it.version_string, lambda it=it: _try_destination(it))  # type: ignore[misc]
+        for it in loaded.destinations
+    ]
+    failed = sum(not result["success"] for result in results)
+    if output == "json":
+        document: dict[str, object] = {"results": results}
+        if failed:
+            document["error"] = "at least one test connection failed"
+        print_json(document)
+    else:
+        say("Test Connection Results")
+        width = max(len(str(result["plugin_ref"])) for result in results)
+        for result in results:
+            state = "Success"
+            if not result["success"]:
+                state = f"Failure: {result['failure_code']} \t {result['failure_description']}"
+            say(f"{result['plugin_kind']:<12} {result['plugin_ref']:<{width}} {state}")
+        if failed:
+            say("Error: at least one test connection failed", err=True)
+    return 1 if failed else 0
+
+
+def _try_source(source: SourceConfig) -> None:
     from catchment.engine import registry
 
-    loaded = load_config(config, relaxed=True)
-    outcomes: list[dict[str, object]] = []
-    for source in loaded.sources:
-
-        def try_source() -> None:
-            plugin = registry.make_source(source.registry, source.path)  # noqa: B023
-            try:
-                plugin.init(source.spec)  # noqa: B023
-                plugin.test_connection()
-            finally:
-                plugin.close()
-
-        outcomes.append(_outcome("source", source.version_string, try_source))
-    for destination in loaded.destinations:
-
-        def try_destination() -> None:
-            plugin = registry.make_destination(destination.registry, destination.path)  # noqa: B023
-            plugin.init(destination.spec, no_connection=True)  # noqa: B023
-            plugin.test_connection()
-
-        outcomes.append(_outcome("destination", destination.version_string, try_destination))
-    if output == "json":
-        print_json({"results": outcomes})
-    else:
-        for outcome in outcomes:
-            state = "Success" if outcome["success"] else f"Failure: {outcome['error']}"
-            click.echo(f"{outcome['kind']:<12} {outcome['plugin']}  {state}")
-    return 0 if all(outcome["success"] for outcome in outcomes) else 1
+    plugin = registry.make_source(source.registry, source.path)
+    try:
+        try:
+            plugin.init(source.spec)
+        finally:
+            REDACTOR.add(plugin.secrets)
+        plugin.test_connection()
+    finally:
+        plugin.close()
 
 
-def _outcome(kind: str, plugin: str, attempt: Callable[[], None]) -> dict[str, object]:
-    from catchment.errors import CatchmentError
+def _try_destination(destination: DestinationConfig) -> None:
+    from catchment.engine import registry
 
+    plugin = registry.make_destination(destination.registry, destination.path)
+    try:
+        plugin.init(destination.spec, no_connection=True)
+    finally:
+        REDACTOR.add(plugin.secrets)
+    plugin.test_connection()
+
+
+def _result(kind: str, plugin: str, attempt: Callable[[], None]) -> dict[str, object]:
+    """What came of an attempt, with upstream's keys and codes."""
+    from catchment.cli.logs import log
+    from catchment.errors import CatchmentError, SpecError, Unsupported
+
+    code = description = ""
     try:
         attempt()
+    except SpecError as error:
+        code, description = "INVALID_SPEC", str(error)
+    except Unsupported as error:
+        code, description = "UNIMPLEMENTED", str(error)
     except CatchmentError as error:
-        return {"kind": kind, "plugin": plugin, "success": False, "error": str(error)}
-    return {"kind": kind, "plugin": plugin, "success": True, "error": ""}
+        code, description = "UNKNOWN", str(error)
+    except Exception as error:
+        # A plugin's own mistake must not keep the others from being tried.
+        code, description = "OTHER", f"{type(error).__name__}: {error}"
+        log.exception("a test connection failed", extra={"plugin": plugin})
+    return {
+        "plugin_ref": plugin,
+        "plugin_kind": kind,
+        "success": not code,
+        "failure_code": code,
+        "failure_description": description,
+    }

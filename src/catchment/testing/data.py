@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from catchment.schema import internal, types
+from catchment.schema.intervals import is_interval, month_interval
 from catchment.schema.table import Column, Table
 from catchment.sdk.types import SCALARS
 
@@ -91,6 +92,8 @@ def _value(kind: pa.DataType, chance: random.Random) -> Any:
         return [(_value(kind.key_type, chance), _value(kind.item_type, chance)) for _ in range(2)]
     if pa.types.is_list(kind):
         return [_value(kind.value_type, chance), None, _value(kind.value_type, chance)]
+    if is_interval(kind):
+        return _interval(kind, chance)
     if isinstance(kind, pa.BaseExtensionType):
         return _extension_value(kind, chance)
     if pa.types.is_integer(kind):
@@ -106,9 +109,14 @@ def _value(kind: pa.DataType, chance: random.Random) -> Any:
         return f"AString{chance.randrange(100_000)}"
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return chance.randbytes(4)
-    if pa.types.is_interval(kind):
-        return pa.MonthDayNano([1, chance.randrange(10_000), chance.randrange(10_000)])
     return _moment(kind, chance)
+
+
+def _interval(kind: pa.DataType, chance: random.Random) -> Any:
+    if not isinstance(kind, pa.BaseExtensionType):
+        return pa.MonthDayNano([1, chance.randrange(10_000), chance.randrange(10_000)])
+    months = chance.randrange(-100, 100)
+    return months if kind.equals(month_interval()) else chance.randrange(1 << 62)
 
 
 def _extension_value(kind: pa.DataType, chance: random.Random) -> bytes:

@@ -76,6 +76,32 @@ class Publishing(SuiteBase):
         destination.publish(table, rows)
         destination.expect(table, rows.slice(27))
 
+    def test_equal_staged_keys_leave_nested_columns_as_they_are(self, destination: Harness) -> None:
+        """What is done about equal keys changes no type."""
+        if not _publishes(destination):
+            return
+        nested = pa.list_(pa.struct([("a", pa.int64()), ("b", pa.utf8())]))
+        table = data.sourced(fresh("publish_nested"), ("id", pa.int64()), ("nested", nested))
+        value = [{"a": 1, "b": "x"}, None]
+        rows = data.batch(table, ("suite", NOW, 1, None), ("suite", NOW, 1, value), ("suite", NOW, 2, None))
+        destination.publish(table, rows)
+        destination.expect(table, rows.slice(1))
+        destination.insert(table, rows.slice(1))
+
+    def test_nested_columns_that_are_gone_stay_what_they_are(self, destination: Harness) -> None:
+        """A column that the source no longer has keeps its type and other sources' values."""
+        if not _publishes(destination) or "remove_column" not in destination.capabilities.safe_changes:
+            return
+        name = fresh("publish_gone")
+        nested = ("nested", pa.list_(pa.struct([("a", pa.int64())])))
+        before, after = data.sourced(name, ("id", pa.int64()), nested), data.sourced(name, ("id", pa.int64()))
+        destination.insert(before, data.batch(before, ("other", NOW, 1, [{"a": 1}])))
+        destination.publish(after, data.batch(after, ("suite", NOW, 2)))
+        # The source may have it again.
+        destination.insert(before, data.batch(before, ("suite", NOW, 3, [{"a": 3}])))
+        both = data.batch(before, ("other", NOW, 1, [{"a": 1}]), ("suite", NOW, 2, None), ("suite", NOW, 3, [{"a": 3}]))
+        destination.expect(before, both)
+
     def test_every_type_is_published(self, destination: Harness) -> None:
         """Twice, so that a first load and a re-load are both seen."""
         if not _publishes(destination):
