@@ -44,11 +44,13 @@ bench: $(STAMP)  ## Measure against baselines; BENCH_ARGS="--only parquet-duckdb
 soak: $(STAMP)  ## Long fault runs
 	$(BIN)/python -m pytest -m soak --soak $(PYTEST_ARGS)
 
-docs: $(STAMP)  ## Write the reference pages anew
+docs: $(STAMP)  ## Write the reference pages anew, and build the site into build/site
 	$(BIN)/python -m catchment docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "read it with: $(BIN)/python -m http.server --directory build/site"
 
 pin: $(STAMP)  ## Choose versions anew and write constraints.txt
 	$(BIN)/python tools/pin.py
 
 clean:  ## Remove what the targets made
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/data benchmarks/results
+	rm -rf .venv .demo build .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/data benchmarks/results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,17 +13,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from catchment import errors
+from catchment.engine.plan import NOT_YET
 from catchment.plugin import Capabilities
+from catchment.schema.changes import ChangeKind
 from catchment.schema.types import type_string
 from catchment.sdk.types import all_types_columns
 from catchment.spec.fields import Secret
+from catchment.spec.model import MODELS, BackendOptions, PluginConfig
+from catchment.spec.schema import config_schema
 
 GENERATED = "<!-- Written by `catchment docs`; change the code, not this page. -->\n\n"
 
 
 def pages() -> dict[str, str]:
     """File name below the reference folder → text, for everything of ours that is installed."""
-    made = {"errors.md": _errors(), "cli.md": _cli()}
+    made = {"errors.md": _errors(), "cli.md": _cli(), "configuration.md": _configuration()}
     matrix = []
     for kind in ("source", "destination", "transformer"):
         for point in sorted(entry_points(group=f"catchment.{kind}s"), key=lambda point: point.name):
@@ -32,6 +36,7 @@ def pages() -> dict[str, str]:
             plugin = point.load()
             spec = plugin.spec_type
             text = f"{GENERATED}# {kind} `{point.name}`\n\n{_intro(point.value)}\n\n{_spec(spec)}"
+            text += f"Also as [JSON Schema](../schema/{kind}-{point.name}.json).\n\n"
             if kind == "destination":
                 text += _capabilities(plugin.capabilities) + _types(plugin.capabilities.stored_as)
                 matrix.append((point.name, plugin.capabilities))
@@ -45,7 +50,8 @@ def _intro(target: str) -> str:
     import importlib
 
     module = importlib.import_module(target.partition(":")[0])
-    return (module.__doc__ or "").strip().partition(": ")[2].strip().capitalize()
+    text = (module.__doc__ or "").strip().partition(": ")[2].strip()
+    return text[:1].upper() + text[1:]
 
 
 def _json_schema(spec: type[BaseModel]) -> dict[str, Any]:
@@ -53,14 +59,57 @@ def _json_schema(spec: type[BaseModel]) -> dict[str, Any]:
 
 
 def _spec(spec: type[BaseModel], title: str = "Spec") -> str:
+    return _options(
+        spec.model_fields, title, {name for name, field in spec.model_fields.items() if field.is_required()}
+    )
+
+
+def _options(fields: Mapping[str, FieldInfo], title: str, required: Collection[str]) -> str:
+    """A table of the fields, and one for each model in them, however deep."""
+    text = _table(fields, title, required)
+    inner: dict[type[BaseModel], None] = {}
+    waiting = [model for field in fields.values() for model in _models(field.annotation)]
+    for model in waiting:
+        if model not in inner:
+            inner[model] = None
+            waiting += [found for field in model.model_fields.values() for found in _models(field.annotation)]
+    for model in inner:
+        wanted = [name for name, field in model.model_fields.items() if field.is_required()]
+        text += _table(model.model_fields, f"`{model.__name__}`", _REQUIRED.get(model, wanted))
+    return text
+
+
+def _table(fields: Mapping[str, FieldInfo], title: str, required: Collection[str]) -> str:
     lines = [f"## {title}\n", "| key | type | default | meaning |", "|---|---|---|---|"]
-    nested: list[type[BaseModel]] = []
-    for name, field in spec.model_fields.items():
-        nested += [model for model in _models(field.annotation) if model not in nested]
+    for name, field in fields.items():
         kind = _type_text(field).replace("|", "\\|")
-        lines.append(f"| `{name}` | {kind} | {_default(field)} | {' '.join((field.description or '').split())} |")
-    text = "\n".join(lines) + "\n\n"
-    return text + "".join(_spec(model, f"`{model.__name__}`") for model in nested)
+        default = "required" if name in required else _default(field)
+        meaning = " ".join((field.description or "").split())
+        if name in NOT_YET:
+            meaning += " Not supported yet: a config that sets it is refused."
+        lines.append(f"| `{name}` | {kind} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n\n"
+
+
+_REQUIRED: Mapping[type[BaseModel], Collection[str]] = {BackendOptions: ("table_name", "connection")}
+"""Fields that rules between fields require, though the model has a default."""
+
+
+def _configuration() -> str:
+    """Every option of a config's documents."""
+    intro = (
+        "What stands under `spec` of each kind of document. [The guide](../configuration.md) tells what it is good "
+        "for, and the plugins' own pages what stands under the `spec` inside."
+    )
+    definitions = config_schema()["$defs"]
+    shared = PluginConfig.model_fields
+    parts = [f"{GENERATED}# Options of a config\n\n{intro}\n\n", _options(shared, "Every kind", ("name", "path"))]
+    for kind, model in MODELS.items():
+        own = {name: field for name, field in model.model_fields.items() if name not in shared}
+        title = f"`kind: {kind}`"
+        nothing = f"## {title}\n\nNo options besides those of every kind.\n\n"
+        parts.append(_options(own, title, definitions[kind.title()]["required"]) if own else nothing)
+    return "".join(parts).rstrip() + "\n"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -81,7 +130,7 @@ def _named(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Annotated:
         return _named(arguments[0], arguments[1:])
     if origin is Literal:
-        return " or ".join(f"`{value}`" for value in arguments)
+        return " or ".join(f"`{value}`" if value else '`""`' for value in arguments)
     if origin in (Union, UnionType):
         return " or ".join(_named(argument) for argument in arguments if argument is not type(None))
     if origin in (tuple, list):
@@ -93,14 +142,19 @@ def _named(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
     if field.default_factory is not None:
         return "empty"
     default = field.default
     if isinstance(default, BaseModel):
         return "see below"
+    if isinstance(default, Secret):
+        return '`""`'
+    if isinstance(default, float) and _type_text(field) == "duration":
+        return f"`{default:g}s`"
     return "unset" if default is None else f"`{json.dumps(default)}`"
+
+
+_PUBLISHING = {"sync": "all tables of a sync at once", "table": "each table at once", "none": "as rows come"}
 
 
 def _capabilities(able: Capabilities) -> str:
@@ -108,17 +162,15 @@ def _capabilities(able: Capabilities) -> str:
         ("write modes", ", ".join(f"`{mode}`" for mode in sorted(able.write_modes))),
         (
             "publishing",
-            {"sync": "all tables of a sync at once", "table": "each table at once", "none": "as rows come"}[
-                able.publish
-            ],
+            _PUBLISHING[able.publish],
         ),
-        ("changes in `safe` mode", ", ".join(f"`{kind}`" for kind in sorted(able.safe_changes)) or "none"),
+        ("changes in `safe` mode", _kinds(able.safe_changes)),
         ("deletes single records", "yes" if able.delete_records else "no"),
         ("longest name", f"{able.max_identifier_bytes} bytes" if able.max_identifier_bytes else "no limit"),
         ("tables written at once", str(able.writers)),
         ("batch, where the spec sets none", _batch(able)),
     ]
-    return "## What it can do\n\n| | |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows) + "\n"
+    return "## What it can do\n\n| ability | here |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows) + "\n"
 
 
 def _batch(able: Capabilities) -> str:
@@ -154,16 +206,30 @@ def _types(stored_as: Callable[[pa.DataType], pa.DataType]) -> str:
 
 
 def _matrix(rows: list[tuple[str, Capabilities]]) -> str:
-    kinds = sorted({kind for _, able in rows for kind in able.safe_changes})
-    head = ["destination", "append", "overwrite", "overwrite-delete-stale", "publish", "delete records", *kinds]
-    lines = [f"{GENERATED}# Destinations\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    modes = ("append", "overwrite", "overwrite-delete-stale")
+    lines = [f"{GENERATED}# Destinations\n", f"| destination | {' | '.join(modes)} | publishes | deletes records |"]
+    lines.append("|---" * (len(modes) + 3) + "|")
     for name, able in rows:
         cells = [f"[{name}](destinations/{name}.md)"]
-        cells += ["yes" if mode in able.write_modes else "" for mode in head[1:4]]
-        cells += [able.publish, "yes" if able.delete_records else ""]
-        cells += ["safe" if kind in able.safe_changes else "forced" for kind in kinds]
+        cells += ["yes" if mode in able.write_modes else "" for mode in modes]
+        cells += [_PUBLISHING[able.publish], "yes" if able.delete_records else ""]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "\n## Changes of tables\n",
+        "| destination | with `migrate_mode: safe` | with `forced` as well |",
+        "|---|---|---|",
+    ]
+    for name, able in rows:
+        safe = _kinds(able.safe_changes)
+        every = able.safe_changes == frozenset(get_args(ChangeKind))
+        forced = "every other" if able.forced_changes is None else _kinds(able.forced_changes - able.safe_changes)
+        lines.append(f"| {name} | {'every change' if every else safe} | {'' if every else forced} |")
+    lines.append("\n[Migrations](../migrations.md) tells what the changes are.")
     return "\n".join(lines) + "\n"
+
+
+def _kinds(kinds: Collection[str]) -> str:
+    return ", ".join(f"`{kind}`" for kind in sorted(kinds)) or "none"
 
 
 def _errors() -> str:
@@ -179,11 +245,17 @@ def _cli() -> str:
 
     import click
 
-    from catchment.cli.main import COMMANDS
+    from catchment.cli.main import COMMANDS, root
 
-    lines = [f"{GENERATED}# Commands\n"]
+    commands = [("catchment", "Options that may stand before or behind any command.", root)]
     for name, (module, summary) in COMMANDS.items():
         command = importlib.import_module(f"catchment.cli.{module}").command
-        context = click.Context(command, info_name=f"catchment {name}", max_content_width=100, terminal_width=100)
-        lines.append(f"## `catchment {name}`\n\n{summary}\n\n```text\n{command.get_help(context)}\n```\n")
+        commands.append((f"catchment {name}", summary, command))
+        for inner in getattr(command, "commands", {}).values():
+            if not inner.hidden:
+                commands.append((f"catchment {name} {inner.name}", inner.get_short_help_str(100), inner))
+    lines = [f"{GENERATED}# Commands\n"]
+    for name, summary, command in commands:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        lines.append(f"## `{name}`\n\n{summary}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(lines)
