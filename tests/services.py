@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -41,9 +42,39 @@ def _as_nobody() -> list[str]:
     return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running PostgreSQL server that a test may stop, start and crash."""
+
+    url: str
+    """A connection string without a database."""
+    root: Path
+    control: Sequence[str | Path]
+    """How `pg_ctl` is called for it."""
+    settings: str
+
+    def start(self) -> None:
+        """Start it. Raises `Missing` if it does not come up."""
+        started = _run(self.root, [*self.control, "-o", self.settings, "-l", self.root / "log", "-w", "start"])
+        if started.returncode:
+            log = (self.root / "log").read_text()[-500:]
+            raise Missing(f"PostgreSQL did not start: {started.stderr.strip()} {log}")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` ends sessions and writes everything down, `immediate` is a crash."""
+        _run(self.root, [*self.control, "-m", mode, "stop"])
+
+
 @contextlib.contextmanager
 def postgresql(more: str = "-c fsync=off -c shared_buffers=64MB") -> Iterator[str]:
     """A PostgreSQL server of its own in a new folder; gives a connection string without a database."""
+    with postgresql_server(more) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def postgresql_server(more: str = "-c fsync=off -c shared_buffers=64MB", *, login: str = "trust") -> Iterator[Server]:
+    """A PostgreSQL server of its own in a new folder; `login` is how it lets sessions in (`pg_hba.conf`)."""
     folder = binaries()
     root = Path(tempfile.mkdtemp(prefix="cmpg-", dir="/tmp"))
     nobody = _as_nobody()
@@ -53,21 +84,33 @@ def postgresql(more: str = "-c fsync=off -c shared_buffers=64MB") -> Iterator[st
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = root / "data"
-    settings = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 {more}"
+    password: list[str | Path] = [] if login == "trust" else ["--pwfile", _password_file(root)]
+    initdb = [*nobody, folder / "initdb", "-D", data, "-A", login, "-U", "postgres", "--no-sync", *password]
     try:
-        made = _run(root, [*nobody, folder / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"])
+        made = _run(root, initdb)
         if made.returncode:
             raise Missing(f"PostgreSQL's initdb failed: {made.stderr.strip()}")
-        control: list[str | Path] = [*nobody, folder / "pg_ctl", "-D", data]
-        started = _run(root, [*control, "-o", settings, "-l", root / "log", "-w", "start"])
-        if started.returncode:
-            raise Missing(f"PostgreSQL did not start: {started.stderr.strip()} {(root / 'log').read_text()[-500:]}")
+        url = f"host=127.0.0.1 port={port} user=postgres"
+        settings = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 {more}"
+        server = Server(url, root, [*nobody, folder / "pg_ctl", "-D", data], settings)
+        server.start()
         try:
-            yield f"host=127.0.0.1 port={port} user=postgres"
+            yield server
         finally:
-            _run(root, [*control, "-m", "immediate", "stop"])
+            server.stop("immediate")
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+PASSWORD = "rather-secret-42"
+"""Of the user `postgres` of a server that asks for one."""
+
+
+def _password_file(root: Path) -> Path:
+    path = root / "password"
+    path.write_text(PASSWORD)
+    path.chmod(0o644)
+    return path
 
 
 def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from catchment.destinations import duckdb_catalogue
+from catchment.destinations.duckdb_types import DIALECT, arrow_type, stored_leaf, to_leaf
 from catchment.sdk import (
     BatchSize,
     BatchSpec,
@@ -19,21 +21,21 @@ from catchment.sdk import (
     Column,
     DeleteRecord,
     Destination,
+    MigrationRefused,
     PluginError,
     Published,
     Swap,
     Table,
-    inet,
-    json,
-    mac,
+    TablePreview,
     sql,
-    uuid,
 )
-from catchment.sdk.json_text import to_text
 from catchment.sdk.staging import CQ_SOURCE_NAME, STAGING_PREFIX, staging_run
 from catchment.sdk.storage import map_array, map_type, numbered, restore
 
 log = logging.getLogger("catchment.duckdb")
+
+_alive: set[str] = set()
+"""Runs of this process that have staged tables; no other process can have the file open meanwhile."""
 
 
 class DuckDBSpec(BatchSpec):
@@ -53,43 +55,59 @@ class DuckDB(Destination[DuckDBSpec]):
         safe_changes=frozenset({"add_column", "remove_column", "remove_unique"}),
         delete_records=True,
         publish="sync",
-        # Row groups are 122,880 rows; whole ones go to the file as they come, the rest through the log.
-        batch=BatchSize(rows=122_880 * 8, size_bytes=96 << 20, timeout_s=0),
-        stored_as=lambda data_type: map_type(data_type, _stored_leaf),
+        # What follows these bytes is streamed.
+        batch=BatchSize(rows=0, size_bytes=32 << 20, timeout_s=0),
+        stored_as=lambda data_type: map_type(data_type, stored_leaf),
     )
 
     def __init__(self, spec: DuckDBSpec) -> None:
         super().__init__(spec)
         self._connection: Any = None
-        self._cleared = False
+        self._runs: set[str] = set()
+        """Runs that stage tables here."""
+        self._ties = duckdb_catalogue.Ties()
+        self._keeps_order = True
         self._ordered: set[str] = set()
         """Staged tables whose rows have to stay in their order, as the last of equal keys is published."""
+        self._forced: set[str] = set()
+        """Staged tables that may replace a live one which their rows do not fit."""
 
     def open(self) -> None:
         """Open the file, and make it if it is missing."""
+        self._open()
+
+    def _open(self, *, only_look: bool = False) -> None:
         try:
             import duckdb
         except ImportError as error:
             raise PluginError("the duckdb driver is not installed", hint="pip install 'catchment[duckdb]'") from error
-        path = self.spec.connection_string.partition("?")[0]
-        if path not in ("", ":memory:") and not path.startswith("md:") and not Path(path).absolute().parent.is_dir():
+        path = self.spec.connection_string.partition("?")[0] or ":memory:"
+        in_file = path != ":memory:" and not path.startswith("md:")
+        if in_file and not Path(path).absolute().parent.is_dir():
             raise PluginError(f"folder {str(Path(path).parent)!r} of the database does not exist", hint="make it first")
+        if only_look and in_file and not Path(path).exists():
+            # What would be made, in memory.
+            path, in_file = ":memory:", False
         try:
-            self._connection = duckdb.connect(path or ":memory:", config=_options(self.spec.connection_string))
+            options = _options(self.spec.connection_string)
+            self._connection = duckdb.connect(path, read_only=only_look and in_file, config=options)
             self._run("set arrow_lossless_conversion = true")
             self._run("set timezone = 'UTC'")
         except duckdb.Error as error:
-            raise PluginError(f"database {path!r} cannot be opened: {error}") from error
+            raise duckdb_catalogue.not_opened(path, error) from error
 
     def close(self) -> None:
         """Write the log into the file and close it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        _alive.difference_update(self._runs)
 
     def migrate(self, table: Table, *, force: bool) -> None:
         """Create the table, or add its new columns; anything else needs `force` and makes the table anew."""
         found = sql.migration(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
+        if found.action == "recreate":
+            self._check_dependents(table.name, duckdb_catalogue.ties(self._run))
         with self._transaction():
             if found.action == "recreate":
                 self._run(sql.drop_table(DIALECT, table.name))
@@ -99,25 +117,50 @@ class DuckDB(Destination[DuckDBSpec]):
                 if change.kind == "add_column" and change.current is not None:
                     self._run(sql.add_column(DIALECT, table, change.current))
 
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """Looks into the file, which may be read by others meanwhile; one that is missing is not made."""
+        was_open = self._connection is not None
+        try:
+            if not was_open:
+                self._open(only_look=True)
+            found = [
+                sql.preview(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
+                for table in tables
+            ]
+            return [
+                duckdb_catalogue.completed(preview, table.name, self._run, self._connection)
+                for preview, table in zip(found, tables, strict=True)
+            ]
+        finally:
+            if not was_open:
+                self.close()
+
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert the rows in one transaction; with keys, the rows of equal keys go first."""
-        stored = _stored(rows, table)
-        # Rows that need not stay in their order are inserted by every core.
-        self._run(f"set preserve_insertion_order = {str(table.name in self._ordered).lower()}")
-        names = DIALECT.columns(table.column_names)
+        if not table.primary_keys:
+            self.stream(table, iter(rows.to_batches()))
+            return
+        names, keys = DIALECT.columns(table.column_names), DIALECT.columns(table.primary_keys)
         live = DIALECT.table(table.name)
-        # A table would go through pyarrow's scanner; a reader is read once and as it is.
-        once = stored if table.primary_keys else stored.to_reader()
-        with self._transaction(), self._registered(once) as view:
-            if not table.primary_keys:
-                self._run(f"insert into {live} ({names}) select {names} from {view}")
-                return
-            keys = DIALECT.columns(table.primary_keys)
+        self._keep_order(True)
+        with self._transaction(), self._registered(_numbered(rows, table)) as view:
             self._run(f"delete from {live} where ({keys}) in (select {keys} from {view})")
             self._run(
                 f"insert into {live} ({names}) select {names} from {view} "
                 f"qualify row_number() over (partition by {keys} order by {_ORDER} desc) = 1"
             )
+
+    def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
+        """Insert rows while they come, in one statement: row groups are filled, and the reader is never waited for."""
+        nothing = pa.RecordBatch.from_arrays(
+            [pa.nulls(0, kind) for kind in table.arrow_schema.types], table.column_names
+        )
+        reader = pa.RecordBatchReader.from_batches(_stored(nothing).schema, map(_stored, batches))
+        names = DIALECT.columns(table.column_names)
+        # Rows that need not stay in their order are inserted by every core.
+        self._keep_order(table.name in self._ordered)
+        with self._transaction(), self._registered(reader) as view:
+            self._run(f"insert into {DIALECT.table(table.name)} ({names}) select {names} from {view}")
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
@@ -140,10 +183,7 @@ class DuckDB(Destination[DuckDBSpec]):
         have = self._describe(table.name)
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
-        columns = [
-            DIALECT.quote(column.name) if column.name in have else f"null as {DIALECT.quote(column.name)}"
-            for column in table.columns
-        ]
+        columns = [duckdb_catalogue.selected(column, have) for column in table.columns]
         cursor = self._connection.cursor()
         rows = cursor.sql(f"select {', '.join(columns)} from {DIALECT.table(table.name)}")
         for batch in rows.to_arrow_reader(100_000):
@@ -153,17 +193,46 @@ class DuckDB(Destination[DuckDBSpec]):
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
+    def stored_table(self, name: str) -> Table | None:
+        """With the types that DuckDB's Arrow reader gives; those that are DuckDB's own are read as text."""
+        have = self._describe(name)
+        if have is None:
+            return None
+        kinds = duckdb_catalogue.read_types(self._connection, DIALECT.table(name))
+        return have.with_columns([replace(c, type=kind) for c, kind in zip(have.columns, kinds, strict=True)])
+
+    def stored_names(self) -> Sequence[str]:
+        """Tables and views of the current schema."""
+        return [name for name in duckdb_catalogue.names(self._run) if not name.startswith(STAGING_PREFIX)]
+
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
         """Make the staged table beside the live one, with the columns that the live one will have."""
         found = sql.migration(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
-        if not self._cleared:
-            self._clear(staging_run(staged.name))
+        self._begin(staging_run(staged.name))
+        if found.action == "recreate":
+            self._check_dependents(table.name, self._ties)
+        elif table.name in self._ties.children:
+            named = ", ".join(self._ties.children[table.name])
+            raise PluginError(
+                f"table `{table.name}` cannot be published, others refer to its rows: {named}",
+                hint="drop the foreign keys, or set `publish: stream` for the destination",
+            )
         final = found.table.without_keys().renamed(staged.name)
-        nullable = [column if column.name in table else _nullable(column) for column in final.columns]
+        # Columns that only the live table has may be null, and have types that Arrow does not know.
+        gone = {column.name for column in final.columns if column.name not in table}
+        kinds = {name: kind for name, kind, _ in self._columns(table.name)} if gone else {}
+        definitions = [
+            f"{DIALECT.quote(column.name)} {kinds[column.name]}"
+            if column.name in gone
+            else sql.column_definition(DIALECT, column)
+            for column in final.columns
+        ]
         if table.primary_keys:
             self._ordered.add(staged.name)
+        if force:
+            self._forced.add(staged.name)
         with self._transaction():
-            self._run(sql.create_table(DIALECT, final.with_columns(nullable)))
+            self._run(f"create table {DIALECT.table(staged.name)} ({', '.join(definitions)})")
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Complete every staged table, give it its key, and rename it to the live one, in one transaction."""
@@ -182,8 +251,14 @@ class DuckDB(Destination[DuckDBSpec]):
         done = Published(0, 0)
         if keys:
             self._keep_last(swap)
+        force = swap.staged.name in self._forced
+        # The live table may have changed since the rows were staged.
+        found = sql.migration(DIALECT, have, swap.table, self.capabilities, force=force)
+        if have is not None and found.action != "recreate" and swap.table.name in self._ties.tied:
+            return self._merge(swap, have)
         if have is not None:
-            done = self._keep_live_rows(swap, have)
+            # Of a table that is made anew nothing stays: its rows do not fit.
+            done = Published() if found.action == "recreate" else self._keep_live_rows(swap, have)
         if keys:
             self._run(f"alter table {staged} add primary key ({DIALECT.columns(keys)})")
         self._run(sql.drop_table(DIALECT, swap.table.name))
@@ -199,9 +274,11 @@ class DuckDB(Destination[DuckDBSpec]):
         if total > unique:
             # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
             copy = f"{swap.staged.name}.unique"
-            there = self._describe(swap.staged.name)
-            if there is not None:
-                self._run(sql.create_table(DIALECT, there.renamed(copy)))
+            columns = ", ".join(
+                f"{DIALECT.quote(name)} {kind}{' not null' if strict else ''}"
+                for name, kind, strict in self._columns(swap.staged.name)
+            )
+            self._run(f"create table {DIALECT.table(copy)} ({columns})")
             self._run(
                 f"insert into {DIALECT.table(copy)} select * from {staged} "
                 f"qualify row_number() over (partition by {quoted} order by rowid desc) = 1"
@@ -214,32 +291,57 @@ class DuckDB(Destination[DuckDBSpec]):
         live, staged = DIALECT.table(swap.table.name), DIALECT.table(swap.staged.name)
         there = self._describe(swap.staged.name)
         shared = [name for name in have.column_names if there is not None and name in there]
-        own = f"{DIALECT.quote(CQ_SOURCE_NAME)} is not distinct from ?" if CQ_SOURCE_NAME in have else "? is null"
-        keys = [key for key in swap.table.primary_keys if key in have]
-        absent = "true"
-        if keys and len(keys) == len(swap.table.primary_keys):
-            quoted = DIALECT.columns(keys)
-            absent = f"({quoted}) not in (select {quoted} from {staged})"
-        elif keys:
-            absent = "false"
-        count = self._run(f"select count(*) from {live} where {own} and {absent}", (swap.source_name,)).fetchone()[0]
+        own, absent = _own(have), _absent(swap, have)
+        done = self._count_stale(swap, own, absent)
         kept = absent if swap.keep == "all" else f"not ({own}) and {absent}"
         values = () if swap.keep == "all" else (swap.source_name,)
         names = DIALECT.columns(shared)
         self._run(f"insert into {staged} ({names}) select {names} from {live} where {kept}", values)
+        return done
+
+    def _merge(self, swap: Swap, have: Table) -> Published:
+        """Change the live table, on which something was set that a renamed one would not have."""
+        live, staged = DIALECT.table(swap.table.name), DIALECT.table(swap.staged.name)
+        for column in swap.table.columns:
+            if column.name not in have:
+                self._run(sql.add_column(DIALECT, swap.table, column))
+        own, absent = _own(have), _absent(swap, have)
+        done = self._count_stale(swap, own, absent)
+        gone = f"not ({absent})" if swap.keep == "all" else f"({own}) or not ({absent})"
+        self._run(f"delete from {live} where {gone}", () if swap.keep == "all" else (swap.source_name,))
+        names = DIALECT.columns(swap.table.column_names)
+        self._run(f"insert into {live} ({names}) select {names} from {staged}")
+        self._run(sql.drop_table(DIALECT, swap.staged.name))
+        return done
+
+    def _count_stale(self, swap: Swap, own: str, absent: str) -> Published:
+        live = DIALECT.table(swap.table.name)
+        count = self._run(f"select count(*) from {live} where {own} and {absent}", (swap.source_name,)).fetchone()[0]
         return Published(0, count) if swap.keep == "all" else Published(count, 0)
 
-    def _clear(self, run: str) -> None:
-        """Drop what runs that were killed left; nobody else can have the file open."""
-        rows = self._run(
-            "select table_name from duckdb_tables() "
-            "where schema_name = current_schema() and starts_with(table_name, ?)",
-            (STAGING_PREFIX,),
-        ).fetchall()
-        for (name,) in rows:
-            if staging_run(name) != run:
+    def _begin(self, run: str) -> None:
+        """Look at the file when a run begins: drop what runs that were killed left, note what hangs on tables."""
+        if run in self._runs:
+            return
+        self._runs.add(run)
+        _alive.add(run)
+        for name in duckdb_catalogue.staged_names(self._run):
+            if staging_run(name) not in _alive:
                 self._run(sql.drop_table(DIALECT, name))
-        self._cleared = True
+        self._ties = duckdb_catalogue.ties(self._run)
+
+    def _check_dependents(self, name: str, ties: duckdb_catalogue.Ties) -> None:
+        """Raises `MigrationRefused` for a table that cannot be dropped; the log names the views that may break."""
+        if name in ties.children:
+            raise sql.hung_on(name, ties.children[name])
+        views = list(duckdb_catalogue.views(self._run, self._connection, name))
+        if views:
+            log.warning("table `%s` is made anew, check what reads it: %s", name, ", ".join(views))
+
+    def _columns(self, name: str) -> list[tuple[str, str, bool]]:
+        """Name, type and whether it is not null, of every column of a table."""
+        query = f'select name, type, "notnull" from pragma_table_info({_literal(DIALECT.quote(name))})'
+        return list(self._run(query).fetchall())
 
     def _describe(self, name: str) -> Table | None:
         """The table as the catalogue has it; None if it is missing."""
@@ -250,7 +352,7 @@ class DuckDB(Destination[DuckDBSpec]):
         return Table(
             name,
             tuple(
-                Column(column, _arrow_type(kind), primary_key=key, not_null=strict)
+                Column(column, arrow_type(kind), primary_key=key, not_null=strict)
                 for column, kind, strict, key in rows.fetchall()
             ),
         )
@@ -259,6 +361,10 @@ class DuckDB(Destination[DuckDBSpec]):
         """Whether there is a table of this name."""
         import duckdb
 
+        if duckdb_catalogue.is_own(self._run, name):
+            raise MigrationRefused(
+                f"table `{name}` has the name of one of DuckDB's own", hint="rename it with a transformer"
+            )
         try:
             self._connection.table(DIALECT.quote(name))
         except duckdb.CatalogException:
@@ -278,6 +384,12 @@ class DuckDB(Destination[DuckDBSpec]):
         except duckdb.Error as error:
             raise PluginError(f"{type(error).__name__}: {error}") from error
 
+    def _keep_order(self, keep: bool) -> None:
+        """Whether the next insert keeps the order of its rows."""
+        if keep is not self._keeps_order:
+            self._run(f"set preserve_insertion_order = {str(keep).lower()}")
+            self._keeps_order = keep
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._run("begin")
@@ -291,33 +403,36 @@ class DuckDB(Destination[DuckDBSpec]):
 
     @contextlib.contextmanager
     def _registered(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
+        import duckdb
+
         self._connection.register("_catchment_rows", rows)
         try:
             yield '"_catchment_rows"'
         finally:
-            self._connection.unregister("_catchment_rows")
+            # A transaction that is broken refuses this too, in place of the error that broke it; the next rows take the
+            # name over.
+            with contextlib.suppress(duckdb.TransactionException):
+                self._connection.unregister("_catchment_rows")
 
 
-_ORDER = '"_catchment_order"'
+_ORDER_NAME = "_catchment_order"
+_ORDER = f'"{_ORDER_NAME}"'
 
 
-def _stored(rows: pa.Table, table: Table) -> pa.Table:
-    """Rows as DuckDB takes them; with keys, a number that tells which of equal ones came last."""
-    columns = [pa.chunked_array([map_array(chunk, _to_leaf) for chunk in column.chunks]) for column in rows.columns]
-    names = list(table.column_names)
-    if table.primary_keys:
-        columns.append(pa.chunked_array([numbered(rows.num_rows)]))
-        names.append("_catchment_order")
-    return pa.Table.from_arrays(columns, names=names)
+def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows as DuckDB takes them."""
+    return pa.RecordBatch.from_arrays([map_array(array, to_leaf) for array in batch.columns], names=batch.schema.names)
+
+
+def _numbered(rows: pa.Table, table: Table) -> pa.Table:
+    """Rows as DuckDB takes them, with a number that tells which of equal ones came last."""
+    stored = pa.Table.from_batches([_stored(batch) for batch in rows.to_batches()])
+    return stored.append_column(_ORDER_NAME, numbered(rows.num_rows))
 
 
 def _literal(text: str) -> str:
     """`text` as an SQL string, where a function takes no bound value."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _nullable(column: Column) -> Column:
-    return Column(column.name, column.type)
 
 
 def _naive(moment: datetime) -> datetime:
@@ -331,102 +446,17 @@ def _options(connection_string: str) -> dict[str, Any]:
     return {key: value for key, _, value in pairs}
 
 
-def _is_text(data_type: pa.DataType) -> bool:
-    """Whether values are stored as text though they are none."""
-    return bool(
-        pa.types.is_duration(data_type)
-        or pa.types.is_interval(data_type)
-        or pa.types.is_null(data_type)
-        or pa.types.is_dictionary(data_type)
-        or (pa.types.is_decimal256(data_type) and data_type.precision > 38)
-    )
+def _own(have: Table) -> str:
+    """Whether a live row is of the source whose name is bound."""
+    return f"{DIALECT.quote(CQ_SOURCE_NAME)} is not distinct from ?" if CQ_SOURCE_NAME in have else "? is null"
 
 
-def _stored_leaf(data_type: pa.DataType) -> pa.DataType:
-    """The type that comes back: exact but for durations and intervals, which are text."""
-    return pa.utf8() if _is_text(data_type) else data_type
-
-
-def _to_leaf(array: pa.Array) -> pa.Array:
-    """Values as DuckDB's Arrow reader takes them without changing them."""
-    kind = array.type
-    if kind.equals(uuid()):
-        return pa.ExtensionArray.from_storage(pa.uuid(), array.storage)
-    if kind.equals(inet()) or kind.equals(mac()) or kind.equals(json()) or _is_text(kind):
-        return to_text(array)
-    if pa.types.is_timestamp(kind) and kind.tz:
-        return array.cast(pa.timestamp(kind.unit))
-    if pa.types.is_float16(kind):
-        return array.cast(pa.float32())
-    if pa.types.is_decimal256(kind):
-        return array.cast(pa.decimal128(kind.precision, kind.scale))
-    return array
-
-
-_TYPES: Sequence[tuple[pa.DataType, str]] = (
-    (pa.bool_(), "BOOLEAN"),
-    (pa.int8(), "TINYINT"),
-    (pa.int16(), "SMALLINT"),
-    (pa.int32(), "INTEGER"),
-    (pa.int64(), "BIGINT"),
-    (pa.uint8(), "UTINYINT"),
-    (pa.uint16(), "USMALLINT"),
-    (pa.uint32(), "UINTEGER"),
-    (pa.uint64(), "UBIGINT"),
-    (pa.float32(), "FLOAT"),
-    (pa.float64(), "DOUBLE"),
-    (pa.utf8(), "VARCHAR"),
-    (pa.binary(), "BLOB"),
-    (pa.date32(), "DATE"),
-    (pa.time64("us"), "TIME"),
-    (pa.time64("ns"), "TIME_NS"),
-    (pa.timestamp("us"), "TIMESTAMP"),
-    (pa.timestamp("ns"), "TIMESTAMP_NS"),
-    (uuid(), "UUID"),
-    (json(), "JSON"),
-)
-"""Arrow types and the DuckDB types that show them again."""
-_NAMES = dict(_TYPES)
-_BACK = {name: data_type for data_type, name in _TYPES}
-
-
-def _type_name(data_type: pa.DataType) -> str:
-    """The DuckDB type for an Arrow type."""
-    if data_type in _NAMES:
-        return str(_NAMES[data_type])
-    if (
-        _is_text(data_type)
-        or data_type.equals(inet())
-        or data_type.equals(mac())
-        or pa.types.is_large_string(data_type)
-    ):
-        return "VARCHAR"
-    if pa.types.is_map(data_type):
-        return f"MAP({_type_name(data_type.key_type)}, {_type_name(data_type.item_type)})"
-    if pa.types.is_struct(data_type):
-        fields = ", ".join(f"{DIALECT.quote(field.name)} {_type_name(field.type)}" for field in data_type)
-        return f"STRUCT({fields})"
-    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_fixed_size_list(data_type):
-        return f"{_type_name(data_type.value_type)}[]"
-    if pa.types.is_decimal(data_type):
-        return f"DECIMAL({data_type.precision},{max(data_type.scale, 0)})"
-    if pa.types.is_timestamp(data_type):
-        return "TIMESTAMP_NS" if data_type.unit == "ns" else "TIMESTAMP"
-    if pa.types.is_date(data_type):
-        return "DATE"
-    if pa.types.is_time(data_type):
-        return "TIME"
-    if pa.types.is_float16(data_type):
-        return "FLOAT"
-    return "BLOB" if pa.types.is_large_binary(data_type) or pa.types.is_fixed_size_binary(data_type) else "VARCHAR"
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    """The Arrow type for a DuckDB type as the catalogue names it; nested and foreign types are kept by name."""
-    decimal = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", name)
-    if decimal:
-        return pa.decimal128(int(decimal[1]), int(decimal[2]))
-    return _BACK[name] if name in _BACK else sql.Opaque(re.sub(r'"(\w+)"', r"\1", name))
-
-
-DIALECT = sql.Dialect(type_name=_type_name, arrow_type=_arrow_type, inline_unique=False)
+def _absent(swap: Swap, have: Table) -> str:
+    """Whether a live row's key is not in the new load."""
+    keys = [key for key in swap.table.primary_keys if key in have]
+    if not keys:
+        return "true"
+    if len(keys) < len(swap.table.primary_keys):
+        return "false"
+    quoted = DIALECT.columns(keys)
+    return f"({quoted}) not in (select {quoted} from {DIALECT.table(swap.staged.name)})"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,11 +22,18 @@ from catchment.sdk import (
     Destination,
     PluginError,
     Table,
+    TablePreview,
+    Transient,
     sql,
 )
 from catchment.sdk.json_text import to_text
 from catchment.sdk.sqlite import Connection, quote
-from catchment.sdk.storage import restore
+from catchment.sdk.storage import is_interval, restore
+
+MAX_COLUMNS = 2_000
+"""Columns of a table (https://www.sqlite.org/limits.html)."""
+COUNTED_BYTES = 64 << 20
+"""Size of a database up to which a preview counts the rows of a table: SQLite keeps no estimate, and reads them all."""
 
 
 class SQLiteSpec(BatchSpec):
@@ -50,10 +60,17 @@ class SQLite(Destination[SQLiteSpec]):
 
     def open(self) -> None:
         """Open the file, and make it if it is missing."""
-        path = Path(self.spec.connection_string.removeprefix("file:").partition("?")[0])
-        if self.spec.connection_string != ":memory:" and not path.absolute().parent.is_dir():
-            raise PluginError(f"folder {str(path.parent)!r} of the database does not exist", hint="make it first")
-        self._connection = Connection(self.spec.connection_string)
+        self._check_folder()
+        try:
+            self._connection = Connection(self.spec.connection_string)
+        except Transient:
+            raise
+        except PluginError as error:
+            if "failed to open" not in str(error):
+                raise
+            # The driver always says that it had no memory.
+            reason = "it is a folder" if self._path.is_dir() else "it is missing, or may not be read or written"
+            raise PluginError(f"database {self.spec.connection_string!r} cannot be opened: {reason}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -63,6 +80,11 @@ class SQLite(Destination[SQLiteSpec]):
 
     def migrate(self, table: Table, *, force: bool) -> None:
         """Create the table, or add its new columns; anything else needs `force` and makes the table anew."""
+        if len(table.columns) > MAX_COLUMNS:
+            raise PluginError(
+                f"table `{table.name}` has {len(table.columns):,} columns, SQLite takes {MAX_COLUMNS:,}",
+                hint="leave some out with a transformer",
+            )
         with self._opened.transaction():
             found = sql.migration(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
             if found.action == "recreate":
@@ -72,6 +94,20 @@ class SQLite(Destination[SQLiteSpec]):
             for change in found.changes if found.action == "alter" else ():
                 if change.kind == "add_column" and change.current is not None:
                     self._opened.run(sql.add_column(DIALECT, table, change.current))
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """Looks into the file; one that is missing is not made."""
+        if self._connection is not None:
+            return [self._preview(table, force=force) for table in tables]
+        self._check_folder()
+        if not self._path.is_file():
+            return [sql.preview(DIALECT, None, table, self.capabilities, force=force) for table in tables]
+        try:
+            self.open()
+            self._opened.run("pragma query_only = on")
+            return [self._preview(table, force=force) for table in tables]
+        finally:
+            self.close()
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert or replace the rows in one transaction."""
@@ -117,10 +153,78 @@ class SQLite(Destination[SQLiteSpec]):
             arrays = [_restored(array, column) for array, column in zip(batch.columns, table.columns, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
+    def stored_table(self, name: str) -> Table | None:
+        """With the declared types; of text columns the values tell bytes, and of timestamps nanoseconds."""
+        have = self._describe(name)
+        if have is None:
+            return None
+        texts = [column for column in have.columns if not pa.types.is_primitive(column.type)]
+        moments = [column for column in have.columns if pa.types.is_timestamp(column.type)]
+        looks = [f"exists (select 1 from {quote(name)} where typeof({quote(c.name)}) = 'blob')" for c in texts]
+        looks += [f"exists (select 1 from {quote(name)} where length({quote(c.name)}) > 27)" for c in moments]
+        found = self._opened.run(f"select {', '.join(looks)}")[0] if looks else ()
+        types: dict[str, pa.DataType] = {column.name: pa.utf8() for column in texts}
+        for column, is_so in zip([*texts, *moments], found, strict=True):
+            if is_so:
+                types[column.name] = pa.timestamp("ns") if column in moments else pa.binary()
+        return have.with_columns([replace(c, type=types.get(c.name, c.type)) for c in have.columns])
+
+    def stored_names(self) -> Sequence[str]:
+        """Tables and views."""
+        rows = self._opened.run("select name from sqlite_master where type in ('table', 'view')")
+        return [str(name) for (name,) in rows]
+
     @property
     def _opened(self) -> Connection:
         assert self._connection is not None, "open() comes first"
         return self._connection
+
+    @property
+    def _path(self) -> Path:
+        """The file; without meaning for `:memory:`."""
+        text = self.spec.connection_string
+        if not text.startswith("file:"):
+            return Path(text)
+        return Path(unquote(text.removeprefix("file:").partition("?")[0]))
+
+    def _check_folder(self) -> None:
+        if self.spec.connection_string != ":memory:" and not self._path.absolute().parent.is_dir():
+            raise PluginError(f"folder {str(self._path.parent)!r} of the database does not exist", hint="make it first")
+
+    def _preview(self, table: Table, *, force: bool) -> TablePreview:
+        found = sql.preview(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
+        if found.action == "create":
+            return found
+        rows = None
+        if self._path.is_file() and self._path.stat().st_size <= COUNTED_BYTES:
+            rows = int(self._opened.run(f"select count(*) from {DIALECT.table(table.name)}")[0][0])
+        views = tuple(self._views_of(table.name)) if found.action in ("recreate", "refused") else ()
+        return replace(found, rows=rows, dependents=views)
+
+    def _views_of(self, name: str) -> Iterator[str]:
+        """Views that read the table, by way of others too, as the compiler of statements tells; they stay."""
+        import sqlite3
+
+        read: set[str] = set()
+
+        def note(action: int, table: str | None, column: str | None, *more: object) -> int:
+            if action == sqlite3.SQLITE_READ and table is not None:
+                read.add(table.lower())
+            return sqlite3.SQLITE_OK
+
+        connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            views = connection.execute("select name from sqlite_schema where type = 'view' order by name").fetchall()
+            connection.set_authorizer(note)
+            for (view,) in views:
+                read.clear()
+                # One that is broken already cannot break.
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute(f"explain select * from {quote(view)}")
+                if name.lower() in read:
+                    yield f"view `{view}`"
+        finally:
+            connection.close()
 
     def _describe(self, name: str) -> Table | None:
         """The table as the catalogue has it; None if it is missing."""
@@ -155,7 +259,7 @@ def stored_as(data_type: pa.DataType) -> pa.DataType:
         return pa.utf8()
     if (
         pa.types.is_duration(data_type)
-        or pa.types.is_interval(data_type)
+        or is_interval(data_type)
         or pa.types.is_null(data_type)
         or pa.types.is_dictionary(data_type)
     ):

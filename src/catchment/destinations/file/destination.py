@@ -23,10 +23,13 @@ from catchment.sdk import (
     BatchSize,
     Capabilities,
     ChangeKind,
+    Column,
     Destination,
     MigrationRefused,
     PluginError,
+    PreviewedChange,
     Table,
+    TablePreview,
     Unsupported,
     json,
 )
@@ -73,8 +76,7 @@ class File(Destination[FileSpec]):
 
     def open(self) -> None:
         """Check that files can be made there."""
-        folder = Path(re.split(r"\{\{", self._template)[0])
-        folder = folder if self._template.startswith(f"{folder}{os.sep}{{") else folder.parent
+        folder = self._folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -95,6 +97,13 @@ class File(Destination[FileSpec]):
             raise Unsupported("destination `file` only appends; set `write_mode: append`")
         if self.spec.no_rotate:
             self._check_columns(table, self._path(table.name))
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """Looks at files that grow; where each batch is a file of its own, there is nothing to look at."""
+        there = next(folder for folder in (self._folder, *self._folder.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise PluginError(f"folder {str(self._folder)!r} cannot be written to", hint="check its permissions")
+        return [self._preview(table, force=force) for table in tables]
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """A file of its own for the batch, or more rows for the one that grows at `flush`."""
@@ -134,6 +143,50 @@ class File(Destination[FileSpec]):
         """Rows of every file that the path may stand for."""
         for path in sorted(glob.glob(self._pattern(table.name))):
             yield from self._read(Path(path), table)
+
+    def stored_table(self, name: str) -> Table | None:
+        """The columns that the first line of CSV files and the schemas of Parquet files have, each column once."""
+        columns: dict[str, pa.DataType | None] = {}
+        paths = [Path(path) for path in sorted(glob.glob(self._pattern(name)))]
+        for path in paths:
+            have = self._columns(path)
+            if have is None:
+                raise Unsupported(f"files in the format `{self.spec.format}` do not tell their columns")
+            columns = {**have, **columns}
+        if not paths:
+            return None
+        return Table(name, tuple(Column(column, kind or pa.utf8()) for column, kind in columns.items()))
+
+    @property
+    def _folder(self) -> Path:
+        """The folder that all files are in or below."""
+        folder = Path(re.split(r"\{\{", self._template)[0])
+        return folder if self._template.startswith(f"{folder}{os.sep}{{") else folder.parent
+
+    def _preview(self, table: Table, *, force: bool) -> TablePreview:
+        refusal = None
+        try:
+            path = self._path(table.name)
+            # It only compares.
+            self.migrate(table, force=force)
+        except MigrationRefused as error:
+            refusal = error
+        except PluginError as error:
+            return TablePreview("refused").refused(error)
+        if not self.spec.no_rotate:
+            return TablePreview("unknown", reason="every batch is a file of its own")
+        if not path.exists():
+            return TablePreview("create")
+        have = self._columns(path)
+        if have is None:
+            return TablePreview("unknown", reason=f"the file {str(path)!r} does not tell its columns")
+        rows = None
+        if self.spec.format == "parquet":
+            import pyarrow.parquet as pq
+
+            rows = pq.read_metadata(path).num_rows
+        found = TablePreview("none", tuple(_changes(have, self._wanted(table))), rows=rows)
+        return found.refused(refusal) if refusal is not None else found
 
     def _path(self, table: str) -> Path:
         now = datetime.now(UTC)
@@ -229,16 +282,19 @@ class File(Destination[FileSpec]):
         have = self._columns(path) if path.exists() else None
         if have is None:
             return
-        want = {
-            column.name: formats.parquet_type(column.type) if self.spec.format == "parquet" else None
-            for column in table.columns
-        }
+        want = self._wanted(table)
         if have != want:
             raise MigrationRefused(
                 f"table `{table.name}` cannot be migrated here: {path} has the columns {_shown(have)}, "
                 f"the table has {_shown(want)}",
                 hint="move the file away, or put {{YEAR}}, {{MONTH}} and {{DAY}} into `path`",
             )
+
+    def _wanted(self, table: Table) -> dict[str, pa.DataType | None]:
+        """The columns of a new file for the table, of Parquet with their types."""
+        if self.spec.format == "parquet":
+            return {column.name: formats.parquet_type(column.type) for column in table.columns}
+        return dict.fromkeys(table.column_names)
 
     def _columns(self, path: Path) -> dict[str, pa.DataType | None] | None:
         """The columns of a file in its order, of Parquet with their types; None where it does not say."""
@@ -292,6 +348,21 @@ class File(Destination[FileSpec]):
 
 def _shown(columns: Mapping[str, pa.DataType | None]) -> str:
     return ", ".join(f"{name} ({kind})" if kind is not None else name for name, kind in columns.items())
+
+
+def _changes(
+    have: Mapping[str, pa.DataType | None], want: Mapping[str, pa.DataType | None]
+) -> Iterator[PreviewedChange]:
+    """What keeps a file that grows from taking a table's rows."""
+    for name, kind in want.items():
+        if name not in have:
+            yield PreviewedChange("add_column", name, f"column `{name}` is new", "impossible")
+        elif have[name] != kind:
+            text = f"column `{name}` changed from {have[name]} to {kind}"
+            yield PreviewedChange("change_type", name, text, "impossible")
+    for name in have:
+        if name not in want:
+            yield PreviewedChange("remove_column", name, f"column `{name}` is gone", "impossible")
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

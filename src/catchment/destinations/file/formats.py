@@ -14,7 +14,7 @@ from catchment.destinations.file.spec import FileSpec
 from catchment.sdk import PluginError
 from catchment.sdk import json as json_type
 from catchment.sdk.json_text import to_json_text, to_text
-from catchment.sdk.storage import is_nested, map_array, map_type
+from catchment.sdk.storage import is_interval, is_nested, map_array, map_type
 
 READ_ROWS = 65_536
 
@@ -24,7 +24,7 @@ def cell(array: pa.Array) -> pa.Array:
     kind = array.type
     if kind.equals(json_type()) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return array
-    if pa.types.is_floating(kind) or pa.types.is_interval(kind):
+    if pa.types.is_floating(kind) or is_interval(kind):
         return array
     text = to_text(array)
     if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
@@ -92,10 +92,7 @@ def parquet_leaf(array: pa.Array) -> pa.Array:
 
 def _parquet_text(kind: pa.DataType) -> bool:
     return bool(
-        pa.types.is_duration(kind)
-        or pa.types.is_interval(kind)
-        or pa.types.is_null(kind)
-        or pa.types.is_dictionary(kind)
+        pa.types.is_duration(kind) or is_interval(kind) or pa.types.is_null(kind) or pa.types.is_dictionary(kind)
     )
 
 

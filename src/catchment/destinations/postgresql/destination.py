@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -10,8 +12,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from catchment.destinations.postgresql import publish, types
-from catchment.destinations.postgresql.catalogue import describe
-from catchment.destinations.postgresql.connection import Connections
+from catchment.destinations.postgresql.catalogue import (
+    describe,
+    estimated_rows,
+    hanging,
+    is_catalogue,
+    key_constraints,
+)
+from catchment.destinations.postgresql.connection import Connections, execute, explained
+from catchment.destinations.postgresql.staging import Staging
 from catchment.destinations.postgresql.types import DIALECT, quote
 from catchment.sdk import (
     BatchSize,
@@ -19,11 +28,14 @@ from catchment.sdk import (
     Capabilities,
     DeleteRecord,
     Destination,
+    MigrationRefused,
     PluginError,
     Published,
     Secret,
     Swap,
     Table,
+    TablePreview,
+    Transient,
     json,
     sql,
 )
@@ -65,49 +77,69 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     def __init__(self, spec: PostgreSQLSpec) -> None:
         super().__init__(spec)
         self._connections = Connections(spec.connection_string.reveal())
-        self._publisher = publish.Publisher(self._connections)
+        self._staging = Staging(self._connections)
+        self._publisher = publish.Publisher(
+            self._connections, self._staging, self.capabilities, indexes=spec.create_performance_indexes
+        )
 
     def open(self) -> None:
         """Connect."""
-        self._connections.get()
+        with self._connections.lent():
+            pass
 
     def close(self) -> None:
         """Close every connection."""
-        self._publisher.close()
+        self._staging.close()
         self._connections.close()
 
     def migrate(self, table: Table, *, force: bool) -> None:
         """Create or alter in one transaction; what `force` needs beyond that makes the table anew."""
+        import psycopg
+
         types.check_names(table)
         with self._connections.transaction() as connection:
-            found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
-            for statement in _statements(table, found):
-                connection.execute(statement)
-            if self.spec.create_performance_indexes and CQ_SOURCE_NAME in table and CQ_SYNC_TIME in table:
-                index = types.constraint_name(table.name, "_cqpi")
-                columns = DIALECT.columns([CQ_SOURCE_NAME, CQ_SYNC_TIME])
-                connection.execute(
-                    f"create index if not exists {quote(index)} on {DIALECT.table(table.name)} ({columns})"
-                )
+            found = self._migration(connection, table, force=force)
+            try:
+                keys = key_constraints(connection, table.name) if found.action == "alter" else []
+                for statement in _statements(table, found, keys):
+                    connection.execute(statement)
+                if self.spec.create_performance_indexes and CQ_SOURCE_NAME in table and CQ_SYNC_TIME in table:
+                    index = quote(publish.performance_index(table.name))
+                    columns = DIALECT.columns([CQ_SOURCE_NAME, CQ_SYNC_TIME])
+                    connection.execute(f"create index if not exists {index} on {DIALECT.table(table.name)} ({columns})")
+            except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateColumn) as error:
+                raise Transient(f"another sync changed the table at the same moment: {explained(error)}") from error
+
+    def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
+        """Asks the catalogue, in a transaction that may not write."""
+        with self._connections.transaction() as connection:
+            connection.execute("set transaction read only")
+            return [self._preview(connection, table, force=force) for table in tables]
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """COPY in one transaction; with keys through a temporary table, from which the last of equal rows goes in."""
-        wires = [types.wire(column.type) for column in table.columns]
+        staged = is_staging(table.name)
         with self._connections.transaction() as connection:
-            if is_staging(table.name):
+            if staged:
                 # Nobody sees a staged table: its rows have to be durable only when it is published.
                 connection.execute("set local synchronous_commit = off")
-            if not table.primary_keys and not any(wire.casts for wire in wires):
-                _copy(connection, DIALECT.table(table.name), table, rows)
-                return
-            columns = ", ".join(
-                f"{quote(column.name)} {wire.type}" for column, wire in zip(table.columns, wires, strict=True)
-            )
-            connection.execute(
-                f"create temporary table _catchment_rows ({columns}, _catchment_order bigserial) on commit drop"
-            )
-            _copy(connection, "_catchment_rows", table, rows)
-            connection.execute(_merge(table, wires))
+            self._write(connection, table, rows)
+        if staged:
+            self._staging.count(table, rows.num_rows)
+
+    def _write(self, connection: Any, table: Table, rows: pa.Table) -> None:
+        wires = [types.wire(column.type) for column in table.columns]
+        if not table.primary_keys and not any(wire.casts for wire in wires):
+            _copy(connection, DIALECT.table(table.name), table, rows)
+            return
+        columns = ", ".join(
+            f"{quote(column.name)} {wire.type}" for column, wire in zip(table.columns, wires, strict=True)
+        )
+        connection.execute(
+            f"create temporary table _catchment_rows ({columns}, _catchment_order bigserial) on commit drop"
+        )
+        _copy(connection, "_catchment_rows", table, rows)
+        connection.execute(_merge(table, wires))
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
@@ -121,13 +153,13 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             clients=clients,
         )
         with self._connections.transaction() as connection:
-            return int(connection.execute(statement, values).rowcount)
+            return int(execute(connection, statement, values).rowcount)
 
     def delete_records(self, message: DeleteRecord) -> None:
         """Delete rows and their descendants in one transaction."""
         with self._connections.transaction() as connection:
             for statement, values in sql.delete_records(DIALECT, message):
-                connection.execute(statement, values)
+                execute(connection, statement, values)
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """A stream of batches through ADBC."""
@@ -138,7 +170,9 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
         expressions = [
-            types.select_expression(column) if column.name in have else f"null::text as {quote(column.name)}"
+            types.select_expression(column, have.column(column.name))
+            if column.name in have
+            else f"null::text as {quote(column.name)}"
             for column in table.columns
         ]
         query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"
@@ -149,14 +183,30 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
                 arrays = [_restored(array, kind) for array, kind in zip(batch.columns, kinds, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
+    def stored_table(self, name: str) -> Table | None:
+        """With the types of the catalogue; those that only PostgreSQL has are read as text."""
+        with self._connections.transaction() as connection:
+            have = describe(connection, name)
+        if have is None:
+            return None
+        return have.with_columns(
+            [replace(c, type=pa.utf8() if types.is_foreign(c.type) else c.type) for c in have.columns]
+        )
+
+    def stored_names(self) -> Sequence[str]:
+        """Tables and views of the current schema."""
+        query = "select table_name from information_schema.tables where table_schema = current_schema()"
+        with self._connections.transaction() as connection:
+            return [name for (name,) in connection.execute(query).fetchall()]
+
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
         """Make the staged table in a schema of its own, with the columns that the live one will have."""
         types.check_names(table)
-        self._publisher.begin(staged)
+        self._staging.begin(staged)
         with self._connections.transaction() as connection:
             connection.execute("set local synchronous_commit = off")
-            found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
-            connection.execute(publish.create_staged(found.table, staged))
+            found = self._migration(connection, table, force=force)
+            self._staging.create(connection, found.table, staged, forced=found.action == "recreate")
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Build the keys, then rename or merge everything in one transaction."""
@@ -164,17 +214,43 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
 
     def discard(self, staged: Sequence[Table]) -> None:
         """Drop staged tables."""
-        self._publisher.discard(staged)
+        self._staging.discard(staged)
+
+    def _migration(self, connection: Any, table: Table, *, force: bool) -> sql.Migration:
+        """What to do to the live table. Raises `MigrationRefused`, also for a table that cannot be dropped."""
+        if is_catalogue(connection, table.name):
+            raise MigrationRefused(
+                f"table `{table.name}` has the name of one of PostgreSQL's own", hint="rename it with a transformer"
+            )
+        found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
+        others = hanging(connection, table.name) if found.action == "recreate" else []
+        if others:
+            raise sql.hung_on(table.name, others)
+        return found
+
+    def _preview(self, connection: Any, table: Table, *, force: bool) -> TablePreview:
+        try:
+            types.check_names(table)
+        except PluginError as error:
+            return TablePreview("refused").refused(error)
+        found = sql.preview(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
+        if found.action == "create":
+            return found
+        others = hanging(connection, table.name) if found.action in ("recreate", "refused") else []
+        if found.action == "recreate" and others:
+            found = found.refused(sql.hung_on(table.name, others))
+        return replace(found, rows=estimated_rows(connection, table.name), dependents=tuple(others))
 
     def test_connection(self) -> None:
         """Connect and ask for the version."""
         try:
-            self._connections.run("select version()")
+            with self._connections.lent() as connection:
+                connection.execute("select version()")
         finally:
             self._connections.close()
 
 
-def _statements(table: Table, found: sql.Migration) -> Iterator[str]:
+def _statements(table: Table, found: sql.Migration, keys: Sequence[tuple[str, str, list[str]]]) -> Iterator[str]:
     """What a migration executes."""
     name = DIALECT.table(table.name)
     if found.action == "recreate":
@@ -186,23 +262,23 @@ def _statements(table: Table, found: sql.Migration) -> Iterator[str]:
         if change.kind == "add_column" and change.current is not None:
             yield sql.add_column(DIALECT, table, table.column(change.column))
         elif change.kind == "remove_unique":
-            constraint = types.constraint_name(table.name, f"_{change.column}_key")
-            yield f"alter table {name} drop constraint if exists {quote(constraint)}"
+            for constraint, kind, columns in keys:
+                if kind == "u" and columns == [change.column]:
+                    yield f"alter table {name} drop constraint {quote(constraint)}"
         elif change.kind == "move_pk_to_cq_id":
-            yield from _move_key(table, found.table)
+            yield from _move_key(table, found.table, keys)
 
 
-def _move_key(table: Table, merged: Table) -> Iterator[str]:
+def _move_key(table: Table, merged: Table, keys: Sequence[tuple[str, str, list[str]]]) -> Iterator[str]:
     """The primary key on `_cq_id` alone; columns of the old one may be null again."""
     name = DIALECT.table(table.name)
-    pkey = quote(types.constraint_name(table.name, "_pkey"))
-    # Tables that older versions of upstream's plugin made have another name for it.
-    yield f"alter table {name} drop constraint if exists {pkey}"
-    yield f"alter table {name} drop constraint if exists {quote(types.constraint_name(table.name, '_cqpk'))}"
+    for constraint, kind, _ in keys:
+        if kind == "p":
+            yield f"alter table {name} drop constraint {quote(constraint)}"
     for column in merged.columns:
         if column.name != CQ_ID and not column.not_null:
             yield f"alter table {name} alter column {quote(column.name)} drop not null"
-    yield f"alter table {name} add constraint {pkey} primary key ({quote(CQ_ID)})"
+    yield f"alter table {name} add primary key ({quote(CQ_ID)})"
 
 
 def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
@@ -210,7 +286,7 @@ def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
     import pgpq
     from pgpq import encoders, schema
 
-    columns = [pa.chunked_array([types.to_wire(chunk) for chunk in column.chunks]) for column in rows.columns]
+    columns = [_wired(column, name) for column, name in zip(rows.columns, table.column_names, strict=True)]
     converted = pa.Table.from_arrays(columns, names=list(table.column_names))
     builders = {
         column.name: encoders.StringEncoderBuilder.new_with_output(converted.schema.field(column.name), schema.Jsonb())
@@ -224,8 +300,37 @@ def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
         copy.write(encoder.write_header())
         for batch in converted.to_batches():
             for start in range(0, batch.num_rows, COPY_ROWS):
-                copy.write(encoder.write_batch(batch.slice(start, COPY_ROWS)))
+                piece = batch.slice(start, COPY_ROWS)
+                try:
+                    encoded = encoder.write_batch(piece)
+                except ValueError as error:
+                    raise _misfit(piece) from error
+                copy.write(encoded)
         copy.write(encoder.finish())
+
+
+def _wired(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column as the encoder takes it. Raises `PluginError` for a value that PostgreSQL has no room for."""
+    try:
+        return pa.chunked_array([types.to_wire(chunk) for chunk in column.chunks])
+    except pa.ArrowInvalid as error:
+        raise PluginError(f"column `{name}` holds a value that is out of range: {error}") from error
+
+
+def _misfit(batch: pa.RecordBatch) -> PluginError:
+    """The error for rows that cannot be encoded: a date or a time that PostgreSQL has no room for."""
+    import pgpq
+
+    for name in batch.schema.names:
+        one = batch.select([name])
+        try:
+            alone = pgpq.ArrowToPostgresBinaryEncoder(one.schema)
+            alone.write_header()
+            alone.write_batch(one)
+        except ValueError as error:
+            reason = re.search(r'reason: "([^"]*)"', str(error))
+            return PluginError(f"column `{name}` holds a value that is out of range: {reason[1] if reason else error}")
+    return PluginError("a value is out of range")
 
 
 def _with_builders(fields: pa.Schema, builders: Mapping[str, Any]) -> Any:

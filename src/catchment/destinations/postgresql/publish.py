@@ -1,269 +1,371 @@
-"""Staged tables and how they become visible: keys are built first, then everything happens in one transaction.
+"""How staged tables become visible: keys are built first, then everything happens in one transaction.
 
 A staged table takes the live one's place by renaming, which is fastest and leaves nothing to vacuum. Where views, keys,
 grants or the like hang on the live table, or where most of its rows stay, the rows are merged into it instead, inside
-the same transaction, so that all of that survives.
+the same transaction, so that all of that survives. Readers are kept out as late as can be: no row moves after that.
 """
 
 from __future__ import annotations
 
-import threading
+import itertools
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
-from catchment.destinations.postgresql.catalogue import dependents, describe
-from catchment.destinations.postgresql.connection import Connections, explained
-from catchment.destinations.postgresql.types import DIALECT, STAGING_SCHEMA, constraint_name, quote, type_name
-from catchment.sdk import PluginError, Published, Swap, Table
-from catchment.sdk.staging import CQ_SOURCE_NAME, STAGING_PREFIX, staging_run
+from catchment.destinations.postgresql import catalogue
+from catchment.destinations.postgresql.catalogue import Ties, describe
+from catchment.destinations.postgresql.connection import MARK, Connections, execute, explained
+from catchment.destinations.postgresql.staging import Staging
+from catchment.destinations.postgresql.types import DIALECT, constraint_name, quote, type_name
+from catchment.sdk import Capabilities, PluginError, Published, Swap, Table, Transient, sql
+from catchment.sdk.staging import CQ_SOURCE_NAME, CQ_SYNC_TIME, STAGING_PREFIX
 
 COUNTED_ROWS = 500_000
 """Live rows up to which stale ones are counted: counting joins the live table with the new one."""
-LOCK_TIMEOUT_S = 10
-"""Seconds to wait for readers before the publish is tried again."""
+WRITERS_TIMEOUT_S = 10
+"""Seconds to wait for others who write before the publish is tried again."""
+READERS_TIMEOUT_S = 2
+"""Seconds to wait for readers, while new ones wait behind us, before they are let through."""
+READERS_TRIES = 30
+
+
+@dataclass(slots=True)
+class _Step:
+    """What has to be done for one swap."""
+
+    swap: Swap
+    live: Table | None
+    """As the catalogue has it; None if there is none yet."""
+    ties: Ties
+    merges: bool = False
+    """Whether rows move into the live table, rather than the staged one into its place."""
+    takes_over: bool = False
+    """Whether rows of the live table move into the staged one first."""
+    done: Published = field(default_factory=lambda: Published(0, 0))
+
+    @property
+    def name(self) -> str:
+        """The live table's name."""
+        return self.swap.table.name
+
+    @property
+    def table(self) -> str:
+        """The live table, quoted."""
+        return DIALECT.table(self.name)
+
+    @property
+    def staged(self) -> str:
+        """The staged table, quoted."""
+        return DIALECT.table(self.swap.staged.name)
+
+    @property
+    def new_columns(self) -> list[str]:
+        """Columns that the live table lacks."""
+        return [name for name in self.swap.table.column_names if self.live is not None and name not in self.live]
 
 
 class Publisher:
-    """The staged tables of one destination."""
+    """Publishes the staged tables of one destination."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(
+        self, connections: Connections, staging: Staging, capabilities: Capabilities, *, indexes: bool
+    ) -> None:
         self._connections = connections
-        self._control: Any = None
-        self._runs: set[str] = set()
-        self._lock = threading.Lock()
-
-    def begin(self, staged: Table) -> None:
-        """Mark the run of `staged` as alive, and drop what dead runs left; only the first call of a run does it."""
-        import psycopg
-
-        run = staging_run(staged.name)
-        with self._lock:
-            if run in self._runs:
-                return
-            try:
-                if self._control is None:
-                    self._control = self._connections.open()
-                self._control.execute(f"create schema if not exists {quote(STAGING_SCHEMA)}")
-                # The lock goes with the connection: a run whose lock can be had is dead.
-                self._control.execute("select pg_advisory_lock(%s)", [_lock_number(run)])
-                self._drop_dead()
-            except psycopg.errors.UniqueViolation:
-                # Two first runs made the schema at the same moment; it is there now.
-                self._control.execute("select pg_advisory_lock(%s)", [_lock_number(run)])
-            except psycopg.Error as error:
-                raise explained(error) from error
-            self._runs.add(run)
+        self._staging = staging
+        self._capabilities = capabilities
+        self._indexes = indexes
+        """Whether tables get the index that `create_performance_indexes` asks for."""
 
     def publish(self, swaps: Sequence[Swap]) -> dict[str, Published]:
         """Make every swap visible together."""
+        import psycopg
+
         ordered = sorted(swaps, key=lambda swap: swap.table.name)
+        self._staging.check(swap.staged for swap in ordered)
         self._build_keys(ordered)
         with self._connections.transaction() as connection:
-            connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S}s'")
-            hanging = dependents(connection, [swap.table.name for swap in ordered])
-            done = {}
-            for swap in ordered:
-                done[swap.table.name] = _publish(connection, swap, hanging)
-            return done
-
-    def discard(self, staged: Sequence[Table]) -> None:
-        """Drop staged tables."""
-        with self._connections.transaction() as connection:
-            for table in staged:
-                connection.execute(f"drop table if exists {DIALECT.table(table.name)}")
-
-    def close(self) -> None:
-        """Leave no trace: the staging schema goes when nothing is in it."""
-        if self._control is not None:
-            import psycopg
-
             try:
-                self._control.execute(f"drop schema if exists {quote(STAGING_SCHEMA)}")
-            except psycopg.Error:
-                # Another run has its tables there; the last one takes it away.
-                return
-            finally:
-                self._control.close()
-                self._control = None
+                steps = self._steps(connection, ordered)
+                self._carry_out(connection, steps)
+            except psycopg.errors.DuplicateTable as error:
+                raise Transient(f"another sync made the table at the same moment: {explained(error)}") from error
+        return {step.name: step.done for step in steps}
 
-    def _drop_dead(self) -> None:
-        rows = self._control.execute(
-            "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-            "where n.nspname = %s and c.relkind = 'r'",
-            [STAGING_SCHEMA],
-        ).fetchall()
-        for run in {name.partition(".")[0] for (name,) in rows} - self._runs:
-            number = _lock_number(run)
-            if not self._control.execute("select pg_try_advisory_lock(%s)", [number]).fetchone()[0]:
-                continue
-            for (name,) in rows:
-                if name.startswith(f"{run}."):
-                    self._control.execute(f"drop table if exists {DIALECT.table(STAGING_PREFIX + name)}")
-            self._control.execute("select pg_advisory_unlock(%s)", [number])
+    def _steps(self, connection: Any, swaps: Sequence[Swap]) -> list[_Step]:
+        """Stop all others from writing to the live tables, and look at what is in them."""
+        connection.execute(f"set local lock_timeout = '{WRITERS_TIMEOUT_S}s'")
+        names = [swap.table.name for swap in swaps]
+        own = [performance_index(name) for name in names] if self._indexes else []
+        found = catalogue.ties(connection, names, own)
+        there = [name for name in names if name in found]
+        if there:
+            # Readers go on; nothing can change the live rows, or what hangs on them, after this.
+            tables = ", ".join(DIALECT.table(name) for name in there)
+            connection.execute(f"lock table {tables} in share row exclusive mode")
+            found = catalogue.ties(connection, names, own)
+        return [self._step(connection, swap, found.get(swap.table.name)) for swap in swaps]
+
+    def _step(self, connection: Any, swap: Swap, ties: Ties | None) -> _Step:
+        step = _Step(swap, None, ties or Ties(False, False))
+        if ties is None:
+            return step
+        live = step.live = describe(connection, swap.table.name)
+        forced = self._staging.is_forced(swap.staged)
+        # The live table may have changed since the rows were staged.
+        found = sql.migration(DIALECT, live, swap.table, self._capabilities, force=forced)
+        if found.action == "recreate":
+            step.done = Published()
+            return step
+        step.done = _count_stale(connection, step)
+        others = _other_rows(connection, step)
+        step.merges = step.ties.any or swap.keep == "all" or others == "most"
+        step.takes_over = others == "some" and not step.merges
+        return step
+
+    def _carry_out(self, connection: Any, steps: Sequence[_Step]) -> None:
+        """Rows first, then the locks that keep readers out, then what needs them."""
+        merged = [step for step in steps if step.merges]
+        if len(merged) > 1:
+            order = catalogue.parents_first(connection, [step.name for step in merged])
+            merged.sort(key=lambda step: order.index(step.name))
+        altered = any(step.new_columns for step in merged)
+        if not altered:
+            _merge(connection, merged)
+        for step in steps:
+            if step.takes_over:
+                _take_over(connection, step)
+        replaced = [step for step in steps if not step.merges]
+        _keep_readers_out(
+            connection,
+            [step.name for step in steps if step.live is not None and (not step.merges or step.new_columns)],
+        )
+        if altered:
+            _merge(connection, merged)
+        for step in replaced:
+            if step.live is not None:
+                connection.execute(f"drop table {step.table}")
+        for step in replaced:
+            _rename(connection, step.swap, index=self._index_of(step.swap))
 
     def _build_keys(self, swaps: Sequence[Swap]) -> None:
-        """Unique indexes for the keys of every staged table, two at a time."""
+        """Indexes for the keys of every staged table, two at a time."""
         wanted = [(swap, name, columns) for swap in swaps for name, columns in _keys(swap.table).items()]
+        wanted += [(swap, "cqpi", [CQ_SOURCE_NAME, CQ_SYNC_TIME]) for swap in swaps if self._index_of(swap)]
         with ThreadPoolExecutor(2, thread_name_prefix="build-keys") as pool:
             for future in [pool.submit(self._build_key, *key) for key in wanted]:
                 future.result()
+
+    def _index_of(self, swap: Swap) -> str:
+        """Name of the live table's performance index; empty if it is to have none."""
+        wanted = self._indexes and CQ_SOURCE_NAME in swap.table and CQ_SYNC_TIME in swap.table
+        return performance_index(swap.table.name) if wanted else ""
 
     def _build_key(self, swap: Swap, name: str, columns: Sequence[str]) -> None:
         import psycopg
 
         staged, key = DIALECT.table(swap.staged.name), DIALECT.columns(columns)
-        statement = f"create unique index {quote(_index(swap.staged, name))} on {staged} ({key})"
+        kind = "index" if name == "cqpi" else "unique index"
+        # One round trip and one transaction for all of it. It may be there already, from a publish that is tried again.
+        statement = (
+            "set local maintenance_work_mem = '256MB'; set local synchronous_commit = off; "
+            f"create {kind} if not exists {quote(_index(swap.staged, name))} on {staged} ({key})"
+        )
         for last_try in (False, True):
-            connection = self._connections.get()
-            try:
-                # One round trip for all of it; the settings are the session's own and harmless to keep.
-                connection.execute(f"set maintenance_work_mem = '256MB'; set synchronous_commit = off; {statement}")
-                return
-            except psycopg.errors.UniqueViolation as error:
-                if last_try:
-                    raise explained(error) from error
-                if name != "pkey":
-                    raise PluginError(
-                        f"table `{swap.table.name}`: the rows of this sync are not unique in {key}: {explained(error)}"
-                    ) from error
-                self._keep_last(staged, key)
-            except psycopg.Error as error:
-                raise explained(error, lost=connection.closed) from error
+            with self._connections.lent() as connection:
+                try:
+                    connection.execute(statement)
+                    return
+                except psycopg.errors.UniqueViolation as error:
+                    if name != "pkey" or last_try:
+                        raise PluginError(
+                            f"table `{swap.table.name}`: the rows of this sync are not unique in {key}: "
+                            f"{explained(error)}"
+                        ) from error
+            self._keep_last(swap, staged, key)
 
-    def _keep_last(self, staged: str, key: str) -> None:
+    def _keep_last(self, swap: Swap, staged: str, key: str) -> None:
         """Of rows with equal keys keep the one that came last; COPY puts rows in the order they came."""
         with self._connections.transaction() as connection:
-            connection.execute(
+            gone = connection.execute(
                 f"delete from {staged} where ctid in (select ctid from (select ctid, row_number() over "
                 f"(partition by {key} order by ctid desc) as place from {staged}) as placed where place > 1)"
-            )
+            ).rowcount
+        self._staging.count(swap.staged, -gone)
 
 
-def create_staged(final: Table, staged: Table) -> str:
-    """`create table` for a staged table: the live one's columns, key columns not null, no keys."""
-    columns = ", ".join(
-        f"{quote(column.name)} {type_name(column.type)}{' not null' if column.not_null or column.primary_key else ''}"
-        for column in final.columns
-    )
-    # Nothing is updated before it is published, and a table that is built at once needs no vacuum on the way.
-    return f"create table {DIALECT.table(staged.name)} ({columns}) with (autovacuum_enabled = false)"
+def performance_index(table: str) -> str:
+    """Name of the index that `create_performance_indexes` makes."""
+    return constraint_name(table, "_cqpi")
 
 
-def _publish(connection: Any, swap: Swap, hanging: Mapping[str, bool]) -> Published:
-    if swap.table.name not in hanging:
-        _rename(connection, swap)
-        return Published(0, 0)
-    live = DIALECT.table(swap.table.name)
-    # Readers go on until here; nothing can change the live rows after this.
-    connection.execute(f"lock table {live} in share row exclusive mode")
-    others = _other_rows(connection, swap, live)
-    done = _count_stale(connection, swap, live)
-    if hanging[swap.table.name] or swap.keep == "all" or others == "most":
-        _merge(connection, swap, live)
-    else:
-        if others == "some":
-            _take_over(connection, swap, live)
-        connection.execute(f"drop table {live}")
-        _rename(connection, swap)
-    return done
+def _keep_readers_out(connection: Any, names: Sequence[str]) -> None:
+    """Wait for those who read the tables, but let new ones through now and then. Raises `PluginError` at last."""
+    import psycopg
+
+    if not names:
+        return
+    tables = ", ".join(DIALECT.table(name) for name in names)
+    connection.execute(f"set local lock_timeout = '{READERS_TIMEOUT_S}s'")
+    for attempt in itertools.count(1):
+        connection.execute("savepoint readers")
+        try:
+            connection.execute(f"lock table {tables} in access exclusive mode")
+            return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            connection.execute("rollback to savepoint readers")
+            if attempt >= READERS_TRIES:
+                users = ", ".join(catalogue.holders(connection, names))
+                named = ", ".join(f"`{name}`" for name in names)
+                raise PluginError(
+                    f"nothing was published: {named} could not be had alone, others kept reading: {users}",
+                    hint="end their transactions, then sync again",
+                ) from error
+            time.sleep(READERS_TIMEOUT_S / 2)
 
 
-def _rename(connection: Any, swap: Swap) -> None:
+def _rename(connection: Any, swap: Swap, *, index: str) -> None:
     """The staged table, with its keys, as the live one."""
     staged = DIALECT.table(swap.staged.name)
     name = swap.staged.name.removeprefix(STAGING_PREFIX)
-    schema = connection.execute("select quote_ident(current_schema())").fetchone()[0]
+    wanted = [constraint_name(swap.table.name, f"_{ending}") for ending in _keys(swap.table)]
+    schema, taken = _taken(connection, [*wanted, index])
     moved = f"{schema}.{quote(name)}"
     statements = [f"alter table {staged} reset (autovacuum_enabled)", f"alter table {staged} set schema {schema}"]
-    for ending, columns in _keys(swap.table).items():
+    for ending, constraint in zip(_keys(swap.table), wanted, strict=True):
         kind = "primary key" if ending == "pkey" else "unique"
-        constraint = constraint_name(swap.table.name, f"_{ending}")
-        index = quote(_index(swap.staged, ending))
-        statements.append(f"alter table {moved} add constraint {quote(constraint)} {kind} using index {index}")
-        del columns
+        free = constraint
+        for number in itertools.count(1):
+            if free not in taken:
+                break
+            free = constraint_name(swap.table.name, f"_{ending}{number}")
+            taken |= _taken(connection, [free])[1]
+        built = quote(_index(swap.staged, ending))
+        statements.append(f"alter table {moved} add constraint {quote(free)} {kind} using index {built}")
+    if index and index not in taken:
+        built = quote(_index(swap.staged, "cqpi"))
+        statements.append(f"alter index {schema}.{built} rename to {quote(index)}")
     statements.append(f"alter table {moved} rename to {quote(swap.table.name)}")
     connection.execute("; ".join(statements))
 
 
-def _take_over(connection: Any, swap: Swap, live: str) -> None:
+def _taken(connection: Any, names: Sequence[str]) -> tuple[str, set[str]]:
+    """The current schema, quoted, and which of the names something in it has."""
+    schema, taken = connection.execute(
+        "select quote_ident(current_schema()), array(select c.relname::text from pg_class c join pg_namespace n "
+        "on n.oid = c.relnamespace where n.nspname = current_schema() and c.relname = any($1))",
+        [list(names)],
+    ).fetchone()
+    return schema, set(taken)
+
+
+def _take_over(connection: Any, step: _Step) -> None:
     """Copy the rows of other sources, whose keys are not in the new load, into the staged table."""
-    staged = DIALECT.table(swap.staged.name)
-    names = _shared(connection, swap)
-    connection.execute(
-        f"insert into {staged} ({names}) select {names} from {live} as l "
-        f"where l.{quote(CQ_SOURCE_NAME)} is distinct from %s and not {_in_load(swap, staged)}",
-        [swap.source_name],
+    assert step.live is not None
+    have = _staged_columns(connection, step.staged)
+    for column in step.live.columns:
+        if column.name not in have:
+            # Somebody added it after the rows were staged.
+            kind = type_name(column.type)
+            connection.execute(f"alter table {step.staged} add column {quote(column.name)} {kind}")
+    names = DIALECT.columns(step.live.column_names)
+    execute(
+        connection,
+        f"insert into {step.staged} ({names}) select {names} from {step.table} as l "
+        f"where l.{quote(CQ_SOURCE_NAME)} is distinct from {MARK} and not {_in_load(step)}",
+        [step.swap.source_name],
     )
 
 
-def _merge(connection: Any, swap: Swap, live: str) -> None:
-    """Change the live table to what renaming would have left."""
-    staged = DIALECT.table(swap.staged.name)
-    _add_columns(connection, swap, live)
-    own = "" if swap.keep == "all" else f"l.{quote(CQ_SOURCE_NAME)} is not distinct from %s or "
-    values = [] if swap.keep == "all" else [swap.source_name]
-    names = _shared(connection, swap)
-    connection.execute(f"delete from {live} as l where {own}{_in_load(swap, staged)}", values or None)
-    connection.execute(f"insert into {live} ({names}) select {names} from {staged}")
-    connection.execute(f"drop table {staged}")
+def _merge(connection: Any, steps: Sequence[_Step]) -> None:
+    """Change the live tables, parents first, to what renaming would have left."""
+    for step in steps:
+        _fill(connection, step)
+    for step in reversed(steps):
+        # Rows that others refer to go last: those who refer to them are gone, or changed, by now.
+        if step.ties.referenced and step.swap.keep != "all":
+            statement = f"delete from {step.table} as l where {_own(step)} and not {_in_load(step)}"
+            execute(connection, statement, [step.swap.source_name])
+        connection.execute(f"drop table {step.staged}")
 
 
-def _add_columns(connection: Any, swap: Swap, live: str) -> None:
-    """The columns that the live table lacks."""
-    have = describe(connection, swap.table.name)
-    for column in swap.table.columns:
-        if have is not None and column.name not in have:
-            connection.execute(f"alter table {live} add column {quote(column.name)} {type_name(column.type)}")
+def _fill(connection: Any, step: _Step) -> None:
+    """New rows in, and with them the old ones of equal keys, and stale ones, out."""
+    for name in step.new_columns:
+        kind = type_name(step.swap.table.column(name).type)
+        connection.execute(f"alter table {step.table} add column {quote(name)} {kind}")
+    # Columns that only the live table has get their defaults.
+    made = catalogue.generated(connection, step.name)
+    columns = [name for name in step.swap.table.column_names if name not in made]
+    names = DIALECT.columns(columns)
+    absent = "true"
+    if step.ties.referenced and step.swap.table.primary_keys:
+        # A row that others refer to must not go away, not even for a moment: theirs might go with it.
+        keys = step.swap.table.primary_keys
+        same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in keys)
+        changes = ", ".join(f"{quote(name)} = s.{quote(name)}" for name in columns if name not in keys)
+        if changes:
+            connection.execute(f"update {step.table} as l set {changes} from {step.staged} as s where {same}")
+        absent = f"not exists (select from {step.table} as l where {same})"
+    elif step.swap.keep == "all":
+        connection.execute(f"delete from {step.table} as l where {_in_load(step)}")
+    else:
+        statement = f"delete from {step.table} as l where {_own(step)} or {_in_load(step)}"
+        execute(connection, statement, [step.swap.source_name])
+    connection.execute(f"insert into {step.table} ({names}) select {names} from {step.staged} as s where {absent}")
 
 
-def _in_load(swap: Swap, staged: str) -> str:
+def _own(step: _Step) -> str:
+    """Whether a live row `l` is of the source that publishes, which is to be bound."""
+    return f"l.{quote(CQ_SOURCE_NAME)} is not distinct from {MARK}"
+
+
+def _in_load(step: _Step) -> str:
     """Whether a live row `l` has its key in the new load."""
-    if not swap.table.primary_keys:
+    if not step.swap.table.primary_keys:
         return "false"
-    same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in swap.table.primary_keys)
-    return f"exists (select from {staged} as s where {same})"
+    same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in step.swap.table.primary_keys)
+    return f"exists (select from {step.staged} as s where {same})"
 
 
-def _shared(connection: Any, swap: Swap) -> str:
-    """The columns that live and staged table both have, quoted."""
-    have = describe(connection, swap.table.name)
+def _staged_columns(connection: Any, staged: str) -> set[str]:
     rows = connection.execute(
-        "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
-        [DIALECT.table(swap.staged.name)],
+        "select attname from pg_attribute where attrelid = to_regclass($1) and attnum > 0 and not attisdropped",
+        [staged],
     ).fetchall()
-    return DIALECT.columns([name for (name,) in rows if have is not None and name in have])
+    return {name for (name,) in rows}
 
 
-def _other_rows(connection: Any, swap: Swap, live: str) -> str:
+def _other_rows(connection: Any, step: _Step) -> str:
     """How many of the live rows belong to other sources: `none`, `some` or `most`."""
-    have = describe(connection, swap.table.name)
-    if have is None or CQ_SOURCE_NAME not in have:
+    if step.live is None or CQ_SOURCE_NAME not in step.live:
         # Rows that nobody signed are nobody's to delete.
         return "most"
-    own, others = connection.execute(
-        f"select count(*) filter (where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s), "
-        f"count(*) filter (where l.{quote(CQ_SOURCE_NAME)} is distinct from %s) from {live} as l",
-        [swap.source_name, swap.source_name],
+    own, others = execute(
+        connection,
+        f"select count(*) filter (where {_own(step)}), count(*) filter (where not {_own(step)}) from {step.table} as l",
+        [step.swap.source_name, step.swap.source_name],
     ).fetchone()
     return "none" if not others else "most" if others > own else "some"
 
 
-def _count_stale(connection: Any, swap: Swap, live: str) -> Published:
+def _count_stale(connection: Any, step: _Step) -> Published:
     """This source's live rows whose keys are not in the new load; not counted where that costs too much."""
-    rows = connection.execute("select reltuples from pg_class where oid = to_regclass(%s)", [live]).fetchone()[0]
-    have = describe(connection, swap.table.name)
-    if rows > COUNTED_ROWS or have is None or CQ_SOURCE_NAME not in have:
+    if step.live is None or CQ_SOURCE_NAME not in step.live:
         return Published()
-    found = connection.execute(
-        f"select count(*) from {live} as l where l.{quote(CQ_SOURCE_NAME)} is not distinct from %s "
-        f"and not {_in_load(swap, DIALECT.table(swap.staged.name))}",
-        [swap.source_name],
+    rows = catalogue.estimated_rows(connection, step.name)
+    if rows is not None and rows > COUNTED_ROWS:
+        return Published()
+    found = execute(
+        connection,
+        f"select count(*) from {step.table} as l where {_own(step)} and not {_in_load(step)}",
+        [step.swap.source_name],
     ).fetchone()[0]
-    return Published(0, found) if swap.keep == "all" else Published(found, 0)
+    return Published(0, found) if step.swap.keep == "all" else Published(found, 0)
 
 
-def _keys(table: Table) -> dict[str, Sequence[str]]:
+def _keys(table: Table) -> Mapping[str, Sequence[str]]:
     """Ending of the constraint's name → its columns: the primary key, then each unique column."""
     found: dict[str, Sequence[str]] = {"pkey": table.primary_keys} if table.primary_keys else {}
     for column in table.columns:
@@ -274,8 +376,3 @@ def _keys(table: Table) -> dict[str, Sequence[str]]:
 
 def _index(staged: Table, ending: str) -> str:
     return constraint_name(staged.name.removeprefix(STAGING_PREFIX), f".{ending}")
-
-
-def _lock_number(run: str) -> int:
-    """The advisory lock of a run: 63 bits of its name, which is hexadecimal."""
-    return int.from_bytes(run.encode()[-8:].rjust(8, b"\0")) >> 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.destinations.postgresql.connection import MARK
 from catchment.sdk import Column, Table, inet, json, mac, sql, uuid
 from catchment.sdk.json_text import to_json_text, to_text
 from catchment.sdk.staging import STAGING_PREFIX, is_staging
-from catchment.sdk.storage import is_nested, map_array
+from catchment.sdk.storage import is_interval, is_nested, map_array
 
 STAGING_SCHEMA = "_catchment_staging"
 MAX_NAME_BYTES = 63
@@ -56,7 +58,9 @@ _BACK: Mapping[str, pa.DataType] = {
 
 
 def type_name(data_type: pa.DataType) -> str:
-    """The column type, the same that upstream's plugin makes."""
+    """The column type, the same that upstream's plugin makes; one of PostgreSQL's own stays what it is."""
+    if isinstance(data_type, sql.Opaque):
+        return str(data_type)
     if data_type in _NAMES:
         return _NAMES[data_type]
     if is_list(data_type) and not is_nested_list(data_type):
@@ -115,7 +119,7 @@ def stored_as(data_type: pa.DataType) -> pa.DataType:
 def _is_text(data_type: pa.DataType) -> bool:
     return bool(
         pa.types.is_duration(data_type)
-        or pa.types.is_interval(data_type)
+        or is_interval(data_type)
         or pa.types.is_null(data_type)
         or pa.types.is_dictionary(data_type)
     )
@@ -198,7 +202,8 @@ def _leaf(array: pa.Array) -> pa.Array:
         return array.cast(pa.binary())
     if pa.types.is_timestamp(kind):
         naive = array.cast(pa.timestamp(kind.unit)) if kind.tz else array
-        return naive if kind.unit == "us" else pc.cast(naive, pa.timestamp("us"), safe=False)
+        # Nanoseconds are cut; a second too far away to be counted in microseconds is an error.
+        return naive if kind.unit == "us" else pc.cast(naive, pa.timestamp("us"), safe=kind.unit != "ns")
     if pa.types.is_time(kind):
         return pc.cast(array, pa.time64("us"), safe=False)
     return array
@@ -217,14 +222,24 @@ def quote(name: str) -> str:
 
 
 def constraint_name(table: str, ending: str) -> str:
-    """`<table><ending>`, the table's name cut so that PostgreSQL does not have to."""
-    room = MAX_NAME_BYTES - len(ending.encode())
-    return table.encode()[:room].decode(errors="ignore") + ending
+    """`<table><ending>`; where PostgreSQL would cut it, cut here and told apart from others by a hash."""
+    name = (table + ending).encode()
+    if len(name) <= MAX_NAME_BYTES:
+        return table + ending
+    mark = hashlib.sha256(name).hexdigest()[:8]
+    return f"{name[: MAX_NAME_BYTES - 9].decode(errors='ignore')}_{mark}"
 
 
-def select_expression(column: Column) -> str:
-    """How a column is selected so that the driver gives it in a form that can be restored."""
+def is_foreign(data_type: pa.DataType) -> bool:
+    """Whether a type of the catalogue is one that only PostgreSQL has, or a list of such."""
+    return is_foreign(data_type.value_type) if is_list(data_type) else isinstance(data_type, sql.Opaque)
+
+
+def select_expression(column: Column, have: Column) -> str:
+    """How a column is selected so that the driver gives it in a form that can be restored; `have` is what it is."""
     name, kind = quote(column.name), stored_as(column.type)
+    if is_foreign(have.type) and kind.equals(pa.utf8()):
+        return f"{name}::text as {name}"
     if any(kind.equals(other) for other in (json(), inet())) or pa.types.is_decimal(kind) or kind.equals(pa.uint64()):
         return f"{name}::text as {name}"
     if kind.equals(mac()):
@@ -249,4 +264,4 @@ def check_names(table: Table) -> None:
             )
 
 
-DIALECT = sql.Dialect(type_name=type_name, arrow_type=arrow_type, placeholder="%s", qualify=qualify)
+DIALECT = sql.Dialect(type_name=type_name, arrow_type=arrow_type, placeholder=MARK, qualify=qualify)
