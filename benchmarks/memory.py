@@ -9,13 +9,14 @@ import psutil
 
 # First of all: the command line sets Arrow's allocator up before Arrow is loaded.
 from catchment.cli import main as main  # isort: skip
-from catchment.cli.output import load_plan
+from catchment.engine.plan import make_plan
 from catchment.engine.sync import Options, Sync
+from catchment.spec.load import load
 
 
 def added_mb(config: str) -> float:
     """The peak of a sync less what the process had before it, in MB."""
-    sync = Sync(load_plan((config,)), Options())
+    sync = Sync(make_plan(load([config])), Options())
     before = psutil.Process().memory_info().rss
     result = sync.run()
     assert result.outcome == "complete", result.outcome
