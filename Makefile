@@ -23,10 +23,10 @@ demo: $(STAMP)  ## Sync real files into an embedded DuckDB and ask it a question
 	@$(BIN)/python examples/demo/demo.py
 
 test: $(STAMP)  ## Run every test that can run here, real servers included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 quick: $(STAMP)  ## Run the tests that need no server, in under a minute
-	$(BIN)/python -m pytest -q -m "not postgresql and not soak"
+	$(BIN)/python -m pytest -q -n auto -m "not postgresql and not unhurried"
 
 check: $(STAMP)  ## Formatting, lint, types, and whether the reference pages are fresh
 	$(BIN)/ruff format --check .

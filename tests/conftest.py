@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from tests import services
 
-_missing: dict[str, str] = {}
 _numbers = itertools.count(1)
+
+UNHURRIED = ("cli", "conformance", "destinations", "e2e", "wire", "test_api", "test_docs", "test_examples")
+"""Folders and files of tests that start processes, sync or build whole databases: `make quick` leaves them out."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,17 +24,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         if "postgresql_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgresql)
-        if item.get_closest_marker("soak") and not config.getoption("--soak"):
-            item.add_marker(pytest.mark.skip(reason="long; `make soak` runs it"))
+        if item.path.relative_to(here).parts[0].removesuffix(".py") in UNHURRIED:
+            item.add_marker(pytest.mark.unhurried)
+        soaks = item.get_closest_marker("soak") is not None
+        (left_out if soaks and not config.getoption("--soak") else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, reason in _missing.items():
+    """Say loudly what could not run; the reports come from every process that ran tests."""
+    reasons = collections.Counter(
+        (report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
         terminalreporter.section("WHAT COULD NOT RUN HERE", sep="!", red=True, bold=True)
-        terminalreporter.line(f"{name}: {reason}", red=True)
+    for reason, count in reasons.items():
+        terminalreporter.line(f"{count} test{'s' if count > 1 else ''}: {reason}", red=True)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +69,6 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
         with services.postgresql() as url:
             yield url
     except services.Missing as error:
-        _missing["postgresql"] = str(error)
         if {"all", "postgresql"} & set(required):
             pytest.fail(str(error))
         pytest.skip(str(error))

@@ -289,13 +289,16 @@ class DuckDB(Destination[DuckDBSpec]):
     def _keep_live_rows(self, swap: Swap, have: Table) -> Published:
         """Copy the live rows that stay into the staged table; how many of this source's went and stayed."""
         live, staged = DIALECT.table(swap.table.name), DIALECT.table(swap.staged.name)
-        there = self._describe(swap.staged.name)
-        shared = [name for name in have.column_names if there is not None and name in there]
+        staged_names = {name for name, _, _ in self._columns(swap.staged.name)}
+        for name, kind, _ in self._columns(swap.table.name):
+            if name not in staged_names:
+                # It came with another source's sync, after these rows were staged.
+                self._run(f"alter table {staged} add column {DIALECT.quote(name)} {kind}")
         own, absent = _own(have), _absent(swap, have)
         done = self._count_stale(swap, own, absent)
         kept = absent if swap.keep == "all" else f"not ({own}) and {absent}"
         values = () if swap.keep == "all" else (swap.source_name,)
-        names = DIALECT.columns(shared)
+        names = DIALECT.columns(have.column_names)
         self._run(f"insert into {staged} ({names}) select {names} from {live} where {kept}", values)
         return done
 

@@ -126,6 +126,28 @@ class Publishing(SuiteBase):
         destination.expect(after, data.batch(after, ("other", NOW, 1, None), ("suite", NOW, 2, "n")))
         destination.expect(before, data.batch(before, ("other", NOW, 1, "kept"), ("suite", NOW, 2, None)))
 
+    def test_columns_that_another_sync_brought_meanwhile_stay(self, destination: Harness) -> None:
+        """Two sources stage rows of one new table with different columns: the one that publishes last loses nothing."""
+        if not _publishes(destination):
+            return
+        name = fresh("publish_race")
+        mine = data.sourced(name, ("id", pa.int64()), ("a", pa.list_(pa.int64())))
+        theirs = data.sourced(name, ("id", pa.int64()), ("b", pa.list_(pa.int64())))
+        rows = {"suite": data.batch(mine, ("suite", NOW, 1, [1])), "other": data.batch(theirs, ("other", NOW, 2, [2]))}
+        sessions = []
+        for number, (table, source) in enumerate(((mine, "suite"), (theirs, "other"))):
+            session = destination.plugin.session(Budget(1 << 20))
+            staged = table.without_keys().renamed(staging_name(f"race{number}", 9_000_300))
+            session.write(MigrateTable(table, staged=staged))
+            session.write(Insert(staged, rows[source]))
+            session.flush()
+            sessions.append((session, Swap(table, staged, source, NOW + timedelta(days=1))))
+        for session, swap in sessions:
+            session.publish([swap])
+            session.close()
+        both = mine.with_columns([*mine.columns, theirs.column("b")])
+        destination.expect(both, data.batch(both, ("suite", NOW, 1, [1], None), ("other", NOW, 2, None, [2])))
+
     def test_staged_rows_are_seen_by_nobody(self, destination: Harness) -> None:
         """Until `publish` the live table is as it was; a session that is closed leaves nothing."""
         if not _publishes(destination):
