@@ -114,6 +114,9 @@ def compose(text: str) -> Iterator[Node]:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         message = " ".join(part for part in (error.context, error.problem) if part)
+        if "nesting depth" in message:
+            # Some versions of libyaml have a limit of their own, and tell of it before the levels can be counted.
+            raise Unreadable(f"more than {MAX_DEPTH} levels", line, column) from None
         lines = text.splitlines()
         is_tab = 0 < line <= len(lines) and re.match(r" *\t", lines[line - 1])
         hint = "a tab cannot indent, use spaces" if is_tab else ""
