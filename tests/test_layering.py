@@ -20,14 +20,16 @@ MAY_IMPORT = {
     "plugin": {"channel", "messages", "schema", "errors"},
     "redact": set(),
     "spec": {"redact", "errors"},
-    "sdk": {"channel", "plugin", "messages", "schema", "spec.fields", "spec.times", "errors"},
+    "sdk": {"serve", "channel", "plugin", "messages", "schema", "spec.fields", "spec.times", "errors"},
     "testing": {"sdk", "channel", "plugin", "messages", "schema", "errors"},
     "sources": {"sdk"},
     "destinations": {"sdk"},
     "transformers": {"sdk"},
-    "engine": {"channel", "plugin", "messages", "schema", "spec", "redact", "errors", ""},
+    "wire": {"channel", "plugin", "messages", "schema", "redact", "errors"},
+    "serve": {"wire", "plugin", "errors", ""},
+    "engine": {"wire", "channel", "plugin", "messages", "schema", "spec", "redact", "errors", ""},
     "docs": {"sdk", "spec", "schema", "engine", "plugin", "cli", "errors"},
-    "cli": {"engine", "docs", "spec", "schema", "plugin", "messages", "redact", "errors", ""},
+    "cli": {"serve", "engine", "docs", "spec", "schema", "plugin", "messages", "redact", "errors", ""},
     "api": {"engine", "spec", "plugin", "schema", "redact", "errors"},
     "__main__": {"cli"},
     "": {"api"},
@@ -93,7 +95,7 @@ def test_help_loads_no_heavy_module():
         "sys.argv = ['catchment', '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'pyarrow', 'pydantic', 'numpy', 'duckdb', 'rich', 'yaml', 'tenacity', 'psycopg'}\n"
+        "heavy = {'pyarrow', 'pydantic', 'numpy', 'duckdb', 'rich', 'yaml', 'tenacity', 'psycopg', 'grpc', 'google'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
 

@@ -247,7 +247,7 @@ def _only(table: Table, columns: Sequence[str]) -> Table:
 @contextlib.contextmanager
 def _opened(config: DestinationConfig, redactor: Redactor) -> Iterator[DestinationPlugin]:
     """The destination, connected until the block ends; no error that comes out of it shows a secret."""
-    plugin = registry.make_destination(config.registry, config.path)
+    plugin = registry.destination_for(config)
     try:
         plugin.init(config.spec)
         yield plugin

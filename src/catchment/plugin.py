@@ -1,6 +1,6 @@
 """The faces of a source, a destination and a transformer, as the engine sees them.
 
-A plugin written with the SDK and (later) a remote one behind gRPC both have them, so the engine cannot tell which it
+A plugin written with the SDK and a remote one behind gRPC both have them, so the engine cannot tell which it
 drives. Nothing here is needed to write a plugin: authors use `catchment.sdk`.
 """
 
@@ -199,6 +199,9 @@ class SourcePlugin(Protocol):
 
     def acknowledge(self, cursors: Sequence[Cursor]) -> None:
         """Called once all rows before these cursors are durable in every destination; saves them in the backend."""
+
+    def interrupt(self) -> None:
+        """Have a running `sync` that says nothing end; called from another thread, which then closes its iterator."""
 
     def test_connection(self) -> None:
         """Raises `PluginError` when the source cannot be reached."""

@@ -91,6 +91,8 @@ class Speaking:
     def acknowledge(self, cursors):
         self.saved.extend(cursors)
 
+    def interrupt(self): ...
+
     def test_connection(self):
         pass
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catchment.cli.elsewhere import answer
-from catchment.cli.output import config_argument, load_config, output_option, print_json, say
+from catchment.cli.output import config_argument, load_config, output_option, print_json, say, settings
 
 if TYPE_CHECKING:
     from catchment.spec.model import PluginConfig
@@ -61,10 +61,14 @@ def install(config: tuple[str, ...], output: str) -> int:
 
 def _missing(plugin: PluginConfig) -> str:
     """Why a plugin cannot be used, and what to install; empty if it can."""
+    from catchment.engine.foreign import REGISTRIES, check
     from catchment.engine.registry import factory, missing_packages
     from catchment.errors import CatchmentError
 
     try:
+        if plugin.registry in REGISTRIES:
+            check(plugin)
+            return ""
         factory(plugin.kind, plugin.registry, plugin.path)
     except CatchmentError as error:
         return str(error)
@@ -72,6 +76,40 @@ def _missing(plugin: PluginConfig) -> str:
     if not packages:
         return ""
     return f"lacks {', '.join(packages)}; pip install 'catchment[{plugin.path}]'"
+
+
+@command.command("serve", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("name")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(name: str, arguments: tuple[str, ...]) -> None:
+    """Serve the installed plugin NAME over gRPC, for `registry: grpc` and for other CLIs.
+
+    NAME is that of `catchment plugin list`, as `destination/duckdb` where several have it, or `package.module:Object`.
+    ARGUMENTS are those of `serve` in CloudQuery's plugins, such as `--network unix --address /tmp/plugin.sock`.
+    """
+    from catchment.serve import serve as serve_plugin
+
+    # The root command takes these options wherever they stand.
+    log_options = ["--log-level", settings().log_level, "--log-format", settings().log_format]
+    serve_plugin(_target(name), ["serve", *log_options, *arguments])
+
+
+def _target(name: str) -> str:
+    """`package.module:Object` of an installed plugin."""
+    from catchment.engine.registry import installed
+    from catchment.errors import did_you_mean
+
+    if ":" in name:
+        return name
+    plugins = installed()
+    found = [plugin for plugin in plugins if name in (plugin.name, f"{plugin.kind}/{plugin.name}")]
+    if len(found) == 1:
+        return found[0].target
+    if found:
+        choices = " or ".join(f"`{plugin.kind}/{plugin.name}`" for plugin in found)
+        raise click.ClickException(f"several plugins are called `{name}`; write {choices}")
+    hint = did_you_mean(name, [f"{plugin.kind}/{plugin.name}" for plugin in plugins])
+    raise click.ClickException(f"no plugin is called `{name}`; {hint}")
 
 
 for _name in ("publish", "docs", "uiassets"):

@@ -57,10 +57,10 @@ def _tables(source: SourceConfig, which: str) -> tuple[str, Sequence[Table]]:
     from catchment.engine.sync import selection
     from catchment.schema.select import Selection
 
-    plugin = registry.make_source(source.registry, source.path)
+    plugin = registry.source_for(source)
     try:
         try:
-            plugin.init(source.spec)
+            plugin.init(source.spec, no_connection=True)
         finally:
             REDACTOR.add(plugin.secrets)
         return plugin.name, plugin.tables(selection(source) if which == "spec" else Selection())

@@ -46,10 +46,10 @@ def command(config: tuple[str, ...], output: str) -> int:
 def _try_source(source: SourceConfig) -> None:
     from catchment.engine import registry
 
-    plugin = registry.make_source(source.registry, source.path)
+    plugin = registry.source_for(source)
     try:
         try:
-            plugin.init(source.spec)
+            plugin.init(source.spec, no_connection=True)
         finally:
             REDACTOR.add(plugin.secrets)
         plugin.test_connection()
@@ -60,12 +60,15 @@ def _try_source(source: SourceConfig) -> None:
 def _try_destination(destination: DestinationConfig) -> None:
     from catchment.engine import registry
 
-    plugin = registry.make_destination(destination.registry, destination.path)
+    plugin = registry.destination_for(destination)
     try:
-        plugin.init(destination.spec, no_connection=True)
+        try:
+            plugin.init(destination.spec, no_connection=True)
+        finally:
+            REDACTOR.add(plugin.secrets)
+        plugin.test_connection()
     finally:
-        REDACTOR.add(plugin.secrets)
-    plugin.test_connection()
+        plugin.close()
 
 
 def _result(kind: str, plugin: str, attempt: Callable[[], None]) -> dict[str, object]:

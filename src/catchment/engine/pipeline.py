@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -80,6 +79,7 @@ class Pipeline:
     targets: dict[str, Target] = field(default_factory=dict)
     """By name of the source's table."""
     _session: WriteSession | None = None
+    _flushed: bool = False
 
     @property
     def session(self) -> WriteSession:
@@ -128,8 +128,8 @@ class Pipeline:
         if self.lost is not None or target.failed:
             return
         try:
-            for transformed in self._transformed(target, batch):
-                self._send(target, Insert(target.written, transformed))
+            for reached, transformed in self._transformed(target, self.stamp.batch(target.steps[0], batch)):
+                self._insert(reached, transformed)
         except CatchmentError as error:
             target.fail(str(error))
 
@@ -148,12 +148,18 @@ class Pipeline:
         )
         self._send(target, replace(message, table_name=renamed(message.table_name), relations=relations))
 
+    def checkpoint(self) -> None:
+        """Have everything sent so far made durable, where that can be done before the end."""
+        if not self.destination.capabilities.confirms_at_end:
+            self.flush()
+
     def flush(self) -> None:
         """Have everything sent so far made durable; tables that failed on the way are noted."""
         if self.lost is not None:
             return
         try:
             self.session.flush()
+            self._flushed = True
         except PluginError as error:
             self._lose(error)
         self._take_stats()
@@ -169,11 +175,14 @@ class Pipeline:
         staged = [target for target in self.targets.values() if target.staged]
         # Rows that will not be published need not be written to the end.
         if not aborted or len(staged) < len(self.targets):
-            self.flush()
+            self._collect_rest()
+            self.checkpoint()
         if self.lost is None:
             if staged:
                 self._publish(staged, incomplete, aborted)
             self._delete_stale(incomplete, clients, aborted)
+            if self.destination.capabilities.confirms_at_end:
+                self.flush()
         self._take_stats()
         for target in self.targets.values():
             result = target.result
@@ -192,6 +201,8 @@ class Pipeline:
         """Whether all rows of the table that were sent are durable and visible here."""
         target = self.targets.get(source_table)
         if target is None or self.lost is not None or target.failed:
+            return False
+        if self.destination.capabilities.confirms_at_end and not self._flushed:
             return False
         return target.result.published or not target.staged
 
@@ -215,11 +226,50 @@ class Pipeline:
         parent = self.targets.get(table.parent)
         return parent is not None and not parent.cleans and self._keeps_history(parent.source)
 
-    def _transformed(self, target: Target, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        batches: Iterable[pa.RecordBatch] = [self.stamp.batch(target.steps[0], batch)]
-        for (table, result), transformer in zip(itertools.pairwise(target.steps), self.transformers, strict=True):
-            batches = _through(transformer, table, result, batches)
-        yield from batches
+    def _transformed(
+        self, target: Target, batch: pa.RecordBatch, first: int = 0
+    ) -> Iterator[tuple[Target, pa.RecordBatch]]:
+        """What the transformers from `first` on make of a batch, and what else came out of them, with its target."""
+        if first == len(self.transformers):
+            yield target, batch
+            return
+        transformer = self.transformers[first]
+        for made in transformer.transform(target.steps[first], batch):
+            yield from self._transformed(target, _fitting(transformer, target.steps[first + 1], made), first + 1)
+        yield from self._collected(first)
+
+    def _collected(self, place: int, *, last: bool = False) -> Iterator[tuple[Target, pa.RecordBatch]]:
+        """What a transformer gives in its own time, through those behind it."""
+        transformer = self.transformers[place]
+        for found in transformer.collect(last=last):
+            reached = next(
+                (
+                    t
+                    for t in self.targets.values()
+                    if t.steps[place + 1 :] and t.steps[place + 1].name == found.table.name
+                ),
+                None,
+            )
+            if reached is None:
+                name = found.table.name
+                raise PluginError(f"transformer `{transformer.name}` gave rows of table `{name}`, which nobody sent it")
+            fitting = _fitting(transformer, reached.steps[place + 1], found.batch)
+            yield from self._transformed(reached, fitting, place + 1)
+
+    def _collect_rest(self) -> None:
+        """Send what the transformers still hold back; if that fails any table may lack rows."""
+        for place in range(len(self.transformers)):
+            try:
+                for reached, batch in self._collected(place, last=True):
+                    self._insert(reached, batch)
+            except CatchmentError as error:
+                for target in self.targets.values():
+                    if not target.failed:
+                        target.fail(str(error))
+
+    def _insert(self, target: Target, batch: pa.RecordBatch) -> None:
+        if not target.failed:
+            self._send(target, Insert(target.written, batch))
 
     def _send(self, target: Target, message: MigrateTable | Insert | DeleteRecord | DeleteStale) -> None:
         if self.lost is not None:
@@ -328,7 +378,8 @@ class Pipeline:
             reason = aborted or incomplete.get(target.source.name, "")
             if not target.cleans or target.failed or (target.staged and not (reason and target.result.published)):
                 continue
-            done = clients.get(target.source.name, ()) if CQ_CLIENT_ID in target.live and not aborted else ()
+            by_client = CQ_CLIENT_ID in target.live and self.destination.capabilities.deletes_by_client
+            done = clients.get(target.source.name, ()) if by_client and not aborted else ()
             target.result.stale_kept_reason = reason
             if reason and not done:
                 continue
@@ -348,19 +399,14 @@ class Pipeline:
                 result.rows_stale_kept -= result.rows_stale_deleted
 
 
-def _through(
-    transformer: TransformerPlugin, table: Table, result: Table, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    """What `transformer` makes of batches of `table`: batches of `result`. Raises `PluginError` for any other."""
-    types = result.arrow_schema.types
-    for batch in batches:
-        for transformed in transformer.transform(table, batch):
-            if (transformed.schema.names, transformed.schema.types) != (result.arrow_schema.names, types):
-                raise PluginError(
-                    f"transformer `{transformer.name}` gave rows of table `{result.name}` that are not what it "
-                    f"announced: expected {_columns(result.arrow_schema)}, got {_columns(transformed.schema)}"
-                )
-            yield transformed
+def _fitting(transformer: TransformerPlugin, result: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch`, which has the columns of `result`. Raises `PluginError` if it has not."""
+    if (batch.schema.names, batch.schema.types) != (result.arrow_schema.names, result.arrow_schema.types):
+        raise PluginError(
+            f"transformer `{transformer.name}` gave rows of table `{result.name}` that are not what it "
+            f"announced: expected {_columns(result.arrow_schema)}, got {_columns(batch.schema)}"
+        )
+    return batch
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from catchment.engine import registry
+from catchment.engine.connections import CONNECTION, names_in
 from catchment.errors import CatchmentError, Problem, SpecError
 from catchment.plugin import Capabilities, Plugin
 from catchment.redact import Redactor
@@ -16,7 +16,6 @@ from catchment.spec.model import Config, DestinationConfig, PluginConfig, Source
 
 NOT_YET = ("max_rejects", "max_stale_ratio", "expect")
 """Options of a destination that are read and refused."""
-CONNECTION = re.compile(r"@@plugins\.([a-zA-Z0-9_.-]+)\.connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def make_plan(config: Config, problems: Sequence[Problem] = (), redactor: Redact
     for destination in config.destinations:
 
         def check(destination: DestinationConfig = destination) -> None:
-            plugin = registry.make_destination(destination.registry, destination.path)
+            plugin = registry.destination_for(destination)
             with _noting(redactor, plugin):
                 plugin.init(destination.spec, no_connection=True)
             capabilities[destination.name] = plugin.capabilities
@@ -96,9 +95,14 @@ def backend_destination(source: SourceConfig) -> str:
     return found[1] if found else ""
 
 
+def _reached(source: SourceConfig) -> set[str]:
+    """The destinations whose connection the source is given."""
+    return {backend_destination(source), *names_in(source.spec)} - {""}
+
+
 def used_destinations(config: Config) -> list[DestinationConfig]:
     """The destinations that a source writes to or keeps its cursors in; no other is opened."""
-    used = {name for source in config.sources for name in (*source.destinations, backend_destination(source))}
+    used = {name for source in config.sources for name in (*source.destinations, *_reached(source))}
     return [destination for destination in config.destinations if destination.name in used]
 
 
@@ -107,6 +111,11 @@ def _warnings(config: Config) -> Iterator[Problem]:
         if source.otel_endpoint:
             message = "`otel_endpoint` is accepted, but traces and metrics are not exported yet"
             yield source.located(Problem(message, path="spec.otel_endpoint"))
+    for source in config.sources:
+        if source.registry == "grpc":
+            message = f"source `{source.name}` runs elsewhere, so that errors which it only logs cannot be seen"
+            hint = "its tables count as complete without them; with `registry: local` its log is read"
+            yield source.located(Problem(message, path="spec.registry", hint=hint))
     for destination in config.destinations:
         if destination.pk_mode != "cq-id-only" or destination.write_mode == "append":
             continue
@@ -136,14 +145,17 @@ def _shown(problem: Problem, redactor: Redactor) -> Problem:
 
 
 def _check_source(source: SourceConfig, redactor: Redactor) -> None:
-    plugin = registry.make_source(source.registry, source.path)
+    if source.client_id_column and source.registry != "python":
+        text = f"a plugin of `registry: {source.registry}` cannot add `_cq_client_id`"
+        raise SpecError([Problem(text, path="spec.client_id_column", hint="leave it out")])
+    plugin = registry.source_for(source)
     with _noting(redactor, plugin):
         plugin.init(source.spec, no_connection=True)
     plugin.close()
 
 
 def _check_transformer(transformer: TransformerConfig, redactor: Redactor) -> None:
-    plugin = registry.make_transformer(transformer.registry, transformer.path)
+    plugin = registry.transformer_for(transformer)
     with _noting(redactor, plugin):
         plugin.init(transformer.spec)
 
@@ -182,11 +194,19 @@ def _check_destination(destination: DestinationConfig, capabilities: Capabilitie
 
 
 def _check_backend(source: SourceConfig, config: Config, capabilities: Mapping[str, Capabilities]) -> None:
+    known = [destination.name for destination in config.destinations]
+    names = ", ".join(f"`{destination}`" for destination in known)
+    missing = sorted(names_in(source.spec) - set(known))
+    if missing:
+        text = f"destination `{missing[0]}` is not in the config"
+        raise SpecError([Problem(text, path="spec.spec", hint=f"there are {names}")])
     if source.backend_options is None:
         return
     name = backend_destination(source)
-    known = [destination.name for destination in config.destinations]
     path = "spec.backend_options.connection"
+    if not name and source.registry != "python":
+        # Whatever it is, the plugin dials it itself.
+        return
     if not name:
         raise SpecError(
             [
@@ -198,7 +218,6 @@ def _check_backend(source: SourceConfig, config: Config, capabilities: Mapping[s
             ]
         )
     if name not in known:
-        names = ", ".join(f"`{destination}`" for destination in known)
         raise SpecError([Problem(f"destination `{name}` is not in the config", path=path, hint=f"there are {names}")])
     if name in capabilities and not capabilities[name].readable:
         raise SpecError([Problem(f"destination `{name}` cannot be read, so it cannot keep cursors", path=path)])

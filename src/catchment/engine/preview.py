@@ -157,7 +157,7 @@ class _Preview(Sync):
         result = self._results[config.name] = PluginResult(config.name, config.version_string)
         self.result.destinations.append(result)
         try:
-            plugin = registry.make_destination(config.registry, config.path)
+            plugin = registry.destination_for(config)
             self._destinations[config.name] = plugin
             # To connect may be to make: an embedded database is a file that opening creates.
             plugin.init(config.spec, no_connection=True, invocation_id=self.result.invocation_id)
@@ -169,13 +169,13 @@ class _Preview(Sync):
         pipelines: list[Pipeline] = []
         source = None
         try:
-            source = registry.make_source(config.registry, config.path)
+            source = registry.source_for(config)
             pipelines += [
                 self._pipeline(config, destination, self.result.started) for destination in self._usable(config)
             ]
             if not pipelines:
                 raise PluginError(f"source `{config.name}`: none of its destinations can be used")
-            source.init(config.spec, invocation_id=self.result.invocation_id)
+            source.init(config.spec, no_connection=True, invocation_id=self.result.invocation_id)
             tables = source.tables(selection(config))
             if not tables:
                 raise PluginError("no tables are left to sync; check `tables` and `skip_tables`")
@@ -213,7 +213,7 @@ class _Preview(Sync):
 
     def _ask_about_cursors(self, source: SourceConfig) -> None:
         name = backend_destination(source)
-        if source.backend_options is None or name in self._unusable:
+        if source.backend_options is None or not name or name in self._unusable:
             return
         table = cursor_table(source.backend_options.table_name)
         row = PreviewedTable(source.name, name, table.name, "cursors", write_mode="overwrite", columns=_columns(table))

@@ -7,11 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from catchment.engine.foreign import REGISTRIES, foreign
 from catchment.errors import PluginError, SpecError, did_you_mean
 from catchment.plugin import DestinationPlugin, Kind, Plugin, PluginFactory, SourcePlugin, TransformerPlugin
 from catchment.spec.fields import ObjectPath
+
+if TYPE_CHECKING:
+    from catchment.spec.model import DestinationConfig, SourceConfig, TransformerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,24 @@ def make_destination(registry: str, path: str) -> DestinationPlugin:
 def make_transformer(registry: str, path: str) -> TransformerPlugin:
     """A fresh transformer plugin; raises as `make_source`."""
     return cast(TransformerPlugin, _made("transformer", registry, path, "transform"))
+
+
+def source_for(config: SourceConfig) -> SourcePlugin:
+    """The source that a config names, wherever it comes from; raises as `make_source`."""
+    made = foreign(config) if config.registry in REGISTRIES else make_source(config.registry, config.path)
+    return cast(SourcePlugin, made)
+
+
+def destination_for(config: DestinationConfig) -> DestinationPlugin:
+    """The destination that a config names; raises as `make_source`."""
+    made = foreign(config) if config.registry in REGISTRIES else make_destination(config.registry, config.path)
+    return cast(DestinationPlugin, made)
+
+
+def transformer_for(config: TransformerConfig) -> TransformerPlugin:
+    """The transformer that a config names; raises as `make_source`."""
+    made = foreign(config) if config.registry in REGISTRIES else make_transformer(config.registry, config.path)
+    return cast(TransformerPlugin, made)
 
 
 def _made(kind: Kind, registry: str, path: str, method: str) -> Plugin:

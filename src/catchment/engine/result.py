@@ -98,7 +98,7 @@ class Result:
             self.outcome = "interrupted"
         elif any(part.outcome == "failed" for part in parts):
             self.outcome = "failed"
-        elif any(table.errors for table in self.tables):
+        elif any(part.outcome == "partial" for part in parts) or any(table.errors for table in self.tables):
             self.outcome = "partial"
         else:
             self.outcome = "complete"

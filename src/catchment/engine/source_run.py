@@ -13,7 +13,16 @@ from catchment.channel import Channel, ChannelClosed
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.result import PluginResult, TableResult
 from catchment.errors import CatchmentError, PluginError
-from catchment.messages import ClientDone, Cursor, DeleteRecord, Insert, MigrateTable, RowsSkipped, SyncMessage
+from catchment.messages import (
+    ClientDone,
+    Cursor,
+    DeleteRecord,
+    Insert,
+    MigrateTable,
+    RowsSkipped,
+    SourceError,
+    SyncMessage,
+)
 from catchment.messages import TableError as TableErrorMessage
 from catchment.plugin import SourcePlugin, SyncRequest
 from catchment.schema.table import Table, descendants
@@ -76,6 +85,8 @@ class SourceRun:
         self._cursors: list[Cursor] = []
         self._saved_at = time.monotonic()
         self._ended = False
+        self._doubt = ""
+        """An error that names no table, so that it may be any."""
         self._interrupted = threading.Event()
 
     def run(self) -> None:
@@ -99,6 +110,8 @@ class SourceRun:
             self.result.outcome, self.result.error = "failed", str(error)
         finally:
             self._channel.abandon()
+            if aborted:
+                self._plugin.interrupt()
         self._end(aborted)
         # A source that is stuck must not keep the sync from ending; its thread is a daemon.
         pump.join(timeout=5.0)
@@ -175,13 +188,17 @@ class SourceRun:
                 for pipeline in self.pipelines:
                     pipeline.targets[name].result.rows_rejected += count
                 log.warning("%d rows left out, the first: %s", count, example, extra=self._fields(name, client))
+            case SourceError(text):
+                self._doubt = self._doubt or text
+                self.result.outcome, self.result.error = "partial", f"an error names no table: {self._doubt}"
+                log.error("%s", text, extra={"source": self.name, "plugin": self._plugin.name})
             case ClientDone(name, client):
                 self._known(name).clients_done.add(client)
             case Cursor():
                 self._cursors.append(message)
                 if time.monotonic() - self._saved_at > CHECKPOINT_S:
                     for pipeline in self.pipelines:
-                        pipeline.flush()
+                        pipeline.checkpoint()
                     self._acknowledge()
 
     def _fields(self, table: str, client: str) -> dict[str, str]:
@@ -217,6 +234,8 @@ class SourceRun:
                 reasons[name] = reading.reason
             elif reading.table.parent in reasons:
                 reasons[name] = f"its parent table `{reading.table.parent}` is not complete"
+            elif self._doubt:
+                reasons[name] = f"the source had an error that names no table: {self._doubt}"
         return reasons
 
     def _complete_clients(self, name: str) -> set[str]:

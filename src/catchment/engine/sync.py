@@ -20,6 +20,8 @@ from pathlib import Path
 from catchment import __version__
 from catchment.channel import Budget
 from catchment.engine import registry
+from catchment.engine.connections import Connections
+from catchment.engine.foreign import destination_at
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.plan import Plan, backend_destination, used_destinations
 from catchment.engine.result import PluginResult, Result, TableResult
@@ -30,7 +32,7 @@ from catchment.errors import CatchmentError, PluginError
 from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncRequest, TransformerPlugin
 from catchment.schema.internal import add_client_id
 from catchment.schema.select import Selection
-from catchment.spec.model import DestinationConfig, SourceConfig
+from catchment.spec.model import BackendOptions, DestinationConfig, SourceConfig
 
 log = logging.getLogger("catchment.sync")
 
@@ -59,6 +61,8 @@ class Sync:
 
     what = "sync"
     """What the log calls it."""
+    reads = True
+    """Whether sources are asked for rows."""
 
     def __init__(self, plan: Plan, options: Options | None = None) -> None:
         self.options = options or Options()
@@ -67,6 +71,7 @@ class Sync:
         self.result = Result(invocation_id, __version__, datetime.now(UTC))
         self._budget = Budget(self.options.buffer_bytes)
         self._destinations: dict[str, DestinationPlugin] = {}
+        self._connections = Connections(self._destinations)
         self._results: dict[str, PluginResult] = {}
         self._configs = {destination.name: destination for destination in plan.config.destinations}
         self._unusable: set[str] = set()
@@ -116,7 +121,7 @@ class Sync:
         self._results[config.name] = result
         self.result.destinations.append(result)
         try:
-            plugin = registry.make_destination(config.registry, config.path)
+            plugin = registry.destination_for(config)
             self._destinations[config.name] = plugin
             plugin.init(config.spec, invocation_id=self.result.invocation_id)
         except Exception as error:
@@ -135,7 +140,7 @@ class Sync:
             if self._interrupted.is_set():
                 result.outcome = "interrupted"
                 return
-        source = registry.make_source(config.registry, config.path)
+        source = registry.source_for(config)
         pipelines: list[Pipeline] = []
         fields = {"source": config.name, "plugin": config.path, "destinations": config.destinations}
         log.info("Start %s", self.what, extra=fields | {"sync_time": now.isoformat()})
@@ -144,7 +149,8 @@ class Sync:
                 pipelines.append(self._pipeline(config, destination, now))
             if not pipelines:
                 raise PluginError(f"source `{config.name}`: none of its destinations can be used")
-            source.init(config.spec, invocation_id=self.result.invocation_id)
+            spec = self._connections.filled(config.spec)
+            source.init(spec, no_connection=not self.reads, invocation_id=self.result.invocation_id)
             run = SourceRun(config.name, source, self._request(config), pipelines, result)
             with self._lock:
                 self._runs.append(run)
@@ -244,7 +250,7 @@ class Sync:
         configs = {transformer.name: transformer for transformer in self.plan.config.transformers}
         plugins = []
         for name in destination.transformers:
-            plugin = registry.make_transformer(configs[name].registry, configs[name].path)
+            plugin = registry.transformer_for(configs[name])
             plugin.init(configs[name].spec, invocation_id=self.result.invocation_id)
             plugins.append(plugin)
         return plugins
@@ -257,7 +263,7 @@ class Sync:
                 raise PluginError(
                     f"source `{source.name}`: destination `{destination}` with its cursors cannot be used"
                 )
-            backend = Backend(self._destinations[destination], source.backend_options.table_name, source.name)
+            backend = self._backend(source, source.backend_options)
         return SyncRequest(
             selection=selection(source),
             deterministic_cq_id=source.deterministic_cq_id,
@@ -267,7 +273,15 @@ class Sync:
             stop_on_error=source.on_error == "stop",
         )
 
+    def _backend(self, source: SourceConfig, options: BackendOptions) -> Backend:
+        name = backend_destination(source)
+        if name:
+            found = self._destinations[name]
+            return Backend(found, options.table_name, source.name, lambda: self._connections.of(name))
+        return Backend(destination_at(options.connection), options.table_name, source.name, lambda: options.connection)
+
     def _close(self) -> None:
+        self._connections.close()
         for name, plugin in self._destinations.items():
             try:
                 plugin.close()
@@ -294,6 +308,7 @@ class _Migration(Sync):
     """A run that sends migrate messages only."""
 
     what = "migration"
+    reads = False
 
     def _carry_out(self, config: SourceConfig, source: SourcePlugin, run: SourceRun) -> None:
         for table in source.tables(selection(config)):

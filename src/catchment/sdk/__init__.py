@@ -1,5 +1,7 @@
 """All that a plugin's author imports."""
 
+from typing import TYPE_CHECKING, Any
+
 from catchment.errors import (
     CatchmentError,
     MigrationRefused,
@@ -21,6 +23,9 @@ from catchment.sdk.rows import Rows
 from catchment.sdk.source import Context, Discovered, Source
 from catchment.sdk.transformer import Transformer
 from catchment.spec.fields import BatchSpec, Duration, Secret, Spec
+
+if TYPE_CHECKING:
+    from catchment.serve import serve
 
 __all__ = [
     "BatchSize",
@@ -58,5 +63,16 @@ __all__ = [
     "inet",
     "json",
     "mac",
+    "serve",
     "uuid",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """`serve`, which only a program that is a plugin needs."""
+        if name != "serve":
+            raise AttributeError(f"module 'catchment.sdk' has no attribute {name!r}")
+        from catchment.serve import serve
+
+        return serve

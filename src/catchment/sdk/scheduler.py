@@ -106,6 +106,9 @@ class SourceHost(Generic[S, C]):
         if self._state is not None:
             self._state.save({cursor.key: cursor.value for cursor in cursors})
 
+    def interrupt(self) -> None:
+        """Nothing: to close the iterator is enough."""
+
     def test_connection(self) -> None:
         """Make the client and list the tables."""
         self._all()

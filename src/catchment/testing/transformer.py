@@ -50,7 +50,9 @@ class TransformerSuite:
         table = data.all_types("wide")
         wanted = transformer.transform_table(table).arrow_schema
         for batch in (data.rows(table, 10), data.rows(table, 10, nulls=True), data.rows(table, 0)):
-            for made in transformer.transform(table, batch):
+            came_out = list(transformer.transform(table, batch))
+            came_out += [insert.batch for insert in transformer.collect(last=True)]
+            for made in came_out:
                 made.validate(full=True)
                 assert made.schema.remove_metadata().equals(wanted)
 
@@ -59,10 +61,18 @@ class TransformerSuite:
         table = data.all_types("wide")
         batch, again = data.rows(table, 5), data.rows(table, 5)
         list(transformer.transform(table, batch))
+        list(transformer.collect(last=True))
         assert batch.equals(again)
 
     def test_spec_with_an_unknown_key(self, case: TransformerCase) -> None:
         """The error names the key."""
         plugin, spec = case.make()
         with pytest.raises(CatchmentError, match="no_such_key"):
-            plugin.init({**spec, "no_such_key": 1})
+            _init(plugin, {**spec, "no_such_key": 1})
+        plugin.close()
+
+
+def _init(plugin: TransformerPlugin, spec: Mapping[str, Any]) -> None:
+    """A remote plugin gets its spec with the first question."""
+    plugin.init(spec)
+    plugin.transform_table(data.all_types("wide"))
