@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -92,6 +92,9 @@ def sync(
     with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
         running = pool.submit(run.run)
         try:
+            # A wait without end might not see an interrupt that comes just before it.
+            while not wait([running], timeout=0.2).done:
+                pass
             result = running.result()
         except BaseException:
             run.interrupt()

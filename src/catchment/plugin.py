@@ -194,6 +194,9 @@ class SourcePlugin(Protocol):
     def tables(self, selection: Selection) -> Sequence[Table]:
         """The selected tables, parents before children."""
 
+    def unreadable(self, selection: Selection) -> Mapping[str, str]:
+        """The selected tables whose columns cannot be told, which `tables` leaves out, each with the reason."""
+
     def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
         """All migrate messages, then rows, errors and cursors. Raises `PluginError` when the whole source fails."""
 

@@ -12,7 +12,6 @@ A program that starts it waits for the socket, so that is bound first: the plugi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import logging
 import os
@@ -35,8 +34,6 @@ log = logging.getLogger("catchment.serve")
 
 NETWORKS = ("tcp", "tcp4", "tcp6", "unix", "unixpacket")
 LEVELS = ("trace", "debug", "info", "warn", "error")
-LIFE_LINE = "CATCHMENT_LIFE_LINE"
-"""Set where standard input is a pipe that closes when the program that started the plugin is gone."""
 TEAM = "catchment"
 CALLS = 256
 """Calls that are answered at once; each stream is one for as long as it lasts."""
@@ -149,8 +146,6 @@ def _serve(plugin: Reference, version: str, options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     plugin_log = start_log(options.log_level, json_lines=options.log_format == "json")
-    if os.environ.pop(LIFE_LINE, ""):
-        threading.Thread(target=_watch_life_line, args=(stop,), daemon=True).start()
     try:
         target = _bound(options.network, options.address)
     except (OSError, ValueError) as error:
@@ -175,7 +170,9 @@ def _serve(plugin: Reference, version: str, options: argparse.Namespace) -> int:
     try:
         servicer = loader.servicer()
         log.info("listening", extra={"address": address, "plugin": f"{TEAM}/{plugin_log.path}@{version}"})
-        stop.wait()
+        # A signal that comes just before a wait without end would be handled after it.
+        while not stop.wait(0.1):
+            pass
         log.info("stopping")
         servicer.stop(STOP_S)
     except Exception as error:
@@ -246,10 +243,3 @@ def _bound(network: str, address: str) -> str:
     chosen = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)[0]
     shown = f"[{chosen[4][0]}]" if chosen[0] == socket.AF_INET6 else str(chosen[4][0])
     return f"{shown}:{port}"
-
-
-def _watch_life_line(stop: threading.Event) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
-    stop.set()

@@ -85,6 +85,9 @@ class Speaking:
     def tables(self, selection):
         return []
 
+    def unreadable(self, selection):
+        return {}
+
     def sync(self, request):
         yield from self.messages
 

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from catchment.cli.output import REDACTOR, config_argument, load_config, output_option, print_json, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from catchment.schema.table import Table
     from catchment.spec.model import SourceConfig
@@ -37,8 +37,12 @@ def command(ctx: click.Context, config: tuple[str, ...], output: str, output_dir
 
     writes = output == "text" or ctx.get_parameter_source("output_dir") is ParameterSource.COMMANDLINE
     documents: dict[str, list[dict[str, Any]]] = {}
+    failed = False
     for source in load_config(config, output, relaxed=True).sources:
-        plugin_name, tables = _tables(source, which)
+        plugin_name, tables, unreadable = _tables(source, which)
+        for name, reason in unreadable.items():
+            failed = True
+            say(f"Error: table `{name}` of source `{source.name}` cannot be described: {reason}", err=True)
         documents[source.name] = documents_of(tables)
         if not writes:
             continue
@@ -48,11 +52,11 @@ def command(ctx: click.Context, config: tuple[str, ...], output: str, output_dir
         say(f'Done generating docs for "{source.name}": {len(tables)} tables', err=output == "json")
     if output == "json":
         print_json(documents)
-    return 0
+    return 1 if failed else 0
 
 
-def _tables(source: SourceConfig, which: str) -> tuple[str, Sequence[Table]]:
-    """Name of the plugin, and its tables."""
+def _tables(source: SourceConfig, which: str) -> tuple[str, Sequence[Table], Mapping[str, str]]:
+    """Name of the plugin, its tables, and those that it cannot describe, each with the reason."""
     from catchment.engine import registry
     from catchment.engine.sync import selection
     from catchment.schema.select import Selection
@@ -63,7 +67,8 @@ def _tables(source: SourceConfig, which: str) -> tuple[str, Sequence[Table]]:
             plugin.init(source.spec, no_connection=True)
         finally:
             REDACTOR.add(plugin.secrets)
-        return plugin.name, plugin.tables(selection(source) if which == "spec" else Selection())
+        wanted = selection(source) if which == "spec" else Selection()
+        return plugin.name, plugin.tables(wanted), plugin.unreadable(wanted)
     finally:
         plugin.close()
 

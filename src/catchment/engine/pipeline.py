@@ -117,10 +117,12 @@ class Pipeline:
             staged = written if target.staged else None
             self._send(target, MigrateTable(live, force=self.force, staged=staged))
 
-    def leave(self, table: Table) -> None:
+    def leave(self, table: Table, reason: str = "") -> None:
         """Make a target for a table whose columns the source cannot tell: nothing is made, changed or deleted."""
         result = TableResult(source=self.stamp.source_name, destination=self.destination_name, table=table.name)
-        self.targets[table.name] = Target(table, (table,), table, result, cleans=False)
+        target = self.targets[table.name] = Target(table, (table,), table, result, cleans=False)
+        if reason:
+            target.fail(reason)
 
     def insert(self, table: Table, batch: pa.RecordBatch) -> None:
         """Send rows of a source's table; rows of a table that has failed here are dropped, its error is noted."""

@@ -177,11 +177,12 @@ class _Preview(Sync):
                 raise PluginError(f"source `{config.name}`: none of its destinations can be used")
             source.init(config.spec, no_connection=True, invocation_id=self.result.invocation_id)
             tables = source.tables(selection(config))
-            if not tables:
+            unreadable = source.unreadable(selection(config))
+            if not tables and not unreadable:
                 raise PluginError("no tables are left to sync; check `tables` and `skip_tables`")
             full = [add_client_id(table) if config.client_id_column else table for table in tables]
             for pipeline in pipelines:
-                self._ask(config, pipeline, full)
+                self._ask(config, pipeline, full, unreadable)
             self._ask_about_cursors(config)
         except Exception as error:
             result.error = _told(error)
@@ -190,13 +191,17 @@ class _Preview(Sync):
                 self._end(source, pipelines)
         return result
 
-    def _ask(self, source: SourceConfig, pipeline: Pipeline, tables: Sequence[Table]) -> None:
+    def _ask(
+        self, source: SourceConfig, pipeline: Pipeline, tables: Sequence[Table], unreadable: Mapping[str, str]
+    ) -> None:
         """Bring `tables` on their way through a pipeline of a sync, and ask about what comes out."""
         config = self._configs[pipeline.destination_name]
         notes = _Notes()
         noted = replace(pipeline, _session=notes)
         for table in tables:
             noted.migrate(table)
+        for name, reason in unreadable.items():
+            noted.leave(Table(name, ()), reason)
         rows = [self._row(config, target) for target in noted.targets.values()]
         wanted = [notes.asked[row.table] for row in rows if row.action != "refused"]
         if config.send_sync_summary:

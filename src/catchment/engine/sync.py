@@ -32,6 +32,7 @@ from catchment.errors import CatchmentError, PluginError
 from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncRequest, TransformerPlugin
 from catchment.schema.internal import add_client_id
 from catchment.schema.select import Selection
+from catchment.schema.table import Table
 from catchment.spec.model import BackendOptions, DestinationConfig, SourceConfig
 
 log = logging.getLogger("catchment.sync")
@@ -315,6 +316,9 @@ class _Migration(Sync):
             full = add_client_id(table) if config.client_id_column else table
             for pipeline in run.pipelines:
                 pipeline.migrate(full)
+        for name, reason in source.unreadable(selection(config)).items():
+            for pipeline in run.pipelines:
+                pipeline.leave(Table(name, ()), reason)
         for pipeline in run.pipelines:
             pipeline.flush()
             for target in pipeline.targets.values():

@@ -79,12 +79,17 @@ class SourceHost(Generic[S, C]):
 
     def tables(self, selection: Selection) -> Sequence[Table]:
         """The selected tables with their `_cq_` columns; those whose columns cannot be told are logged and left out."""
-        broken = {function.table.name: function.error for function in self._all() if function.error is not None}
+        broken = self.unreadable(selection)
+        for name, reason in broken.items():
+            log.error("%s", reason, extra={"plugin": self.name, "table": name})
         found = select([function.table for function in self._all()], selection)
-        for table in found:
-            if table.name in broken:
-                log.error("%s", broken[table.name], extra={"plugin": self.name, "table": table.name})
         return [internal.add_cq_ids(table) for table in found if table.name not in broken]
+
+    def unreadable(self, selection: Selection) -> Mapping[str, str]:
+        """The selected tables that were found but whose columns cannot be told."""
+        errors = {function.table.name: function.error for function in self._all() if function.error is not None}
+        found = select([function.table for function in self._all()], selection)
+        return {table.name: str(errors[table.name]) for table in found if table.name in errors}
 
     def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
         """Every migrate message, then rows as they come."""

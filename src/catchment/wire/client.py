@@ -120,6 +120,10 @@ class RemoteSource(_Remote):
         answer = self.call("GetTables", pb.GetTables.Request(**_selected(selection)))
         return [codec.table_from_bytes(table) for table in answer.tables]
 
+    def unreadable(self, selection: Selection) -> Mapping[str, str]:
+        """The protocol has no word for it."""
+        return {}
+
     def sync(self, request: SyncRequest) -> Iterator[SyncMessage]:
         """What the source sends, small records gathered; at its end the errors that it only logged."""
         if request.client_id_column:
