@@ -14,6 +14,7 @@ import psutil
 import psycopg
 
 from benchmarks import data, measure
+from benchmarks.wire import wire_jobs
 
 SCRIPTS = str(Path(__file__).with_name("scripts.py"))
 MEMORY = str(Path(__file__).with_name("memory.py"))
@@ -342,4 +343,5 @@ def all_jobs(world: World) -> list[Job]:
         test_to_test(world),
         slow_destination(world),
         *start_up(world),
+        *wire_jobs(world),
     ]

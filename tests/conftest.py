@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import services
+
+# A loaded machine is no failure, and CI judges a change by the same examples each time.
+hypothesis.settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("here")
 
 _numbers = itertools.count(1)
 
@@ -54,8 +60,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("PG", "CQ_", "CLOUDQUERY_", "OTEL_")):
             monkeypatch.delenv(name)

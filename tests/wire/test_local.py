@@ -19,22 +19,24 @@ from catchment.engine.plan import make_plan
 from catchment.engine.sync import Options, Sync
 from catchment.errors import SpecError
 from catchment.spec.load import load
+from catchment.wire.process import socket_folder
 from tests.wire.serving import served
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path, monkeypatch):
+def nothing_is_left(monkeypatch, tmp_path):
     """No process, no socket and no folder of ours outlives a test."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    # Not in the test's own folder, whose path is too long for a socket.
+    scratch = Path(tempfile.mkdtemp(prefix="w-", dir="/tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert [(child.pid, child.status(), child.cmdline()) for child in left] == []
     assert list(scratch.iterdir()) == []
+    scratch.rmdir()
 
 
 @pytest.fixture
@@ -302,21 +304,42 @@ def test_log_of_a_plugin_comes_under_its_own_level(config, launcher, caplog):
 
 def test_sync_that_is_killed_takes_its_plugins_with_it(config, launcher, tmp_path):
     """SIGKILL leaves the engine no chance to stop them: they notice."""
-    path = config(launcher("catchment.sources.test:test"), "test", "{num_rows: 1000000, delay: 100ms}")
-    scratch = tmp_path / "killed"
+    more = "backend_options: {table_name: cursors, connection: '@@plugins.d.connection'}"
+    database = tmp_path / "x.duckdb"
+    path = config(launcher("catchment.sources.test:test"), "duckdb", "{num_rows: 1000000, delay: 100ms}",
+                  f"{{connection_string: {database}}}", more=more)  # fmt: skip
+    scratch = Path(tempfile.gettempdir()) / "killed"
     scratch.mkdir()
     run = subprocess.Popen([sys.executable, "-m", "catchment", "sync", str(path), "--no-log-file"], cwd=tmp_path,
                            stdout=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(scratch)})  # fmt: skip
     deadline = time.monotonic() + 30
-    while not (children := psutil.Process(run.pid).children(recursive=True)) and time.monotonic() < deadline:
+    while len(list(scratch.glob("cq-*/s"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert children
+    time.sleep(0.5)
+    children = psutil.Process(run.pid).children(recursive=True)
+    # The plugin, and what watches over it and over the destination that is served to it.
+    assert len(children) == 3
 
     run.kill()
     run.wait()
 
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
+    assert list(scratch.iterdir()) == []
+    scratch.rmdir()
+
+
+def test_socket_has_a_short_path_whatever_the_temporary_folder_is_called(monkeypatch, tmp_path):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+
+    folder = socket_folder()
+
+    assert len(str(folder)) < 30
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(deep.iterdir()) == []
+    folder.rmdir()
 
 
 def test_interrupt_ends_a_silent_foreign_source_at_once(config, launcher, tmp_path):

@@ -130,7 +130,8 @@ class Coalescer:
 
     def _insert(self, message: Insert) -> None:
         table, batch = message.table, message.batch
-        size_bytes = batch.nbytes
+        # As exact as `nbytes` for what was just read, and much faster.
+        size_bytes = batch.get_total_buffer_size()
         self._bytes += size_bytes
         gathered = self._gathered.get(table.name)
         if gathered is not None and (gathered.table is not table or batch.num_rows >= LARGE_ROWS):

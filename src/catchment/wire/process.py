@@ -22,8 +22,8 @@ from catchment.wire.output import Output
 
 log = logging.getLogger("catchment.process")
 
-LIFE_LINE = "CATCHMENT_LIFE_LINE"
-"""Tells our own plugins that their standard input closes when we are gone."""
+_WATCH = 'trap "" INT TERM HUP; read -r _; [ "$1" ] && kill -KILL "-$1"; rm -rf -- "$0"'
+"""What a shell does when the pipe from us closes because we are gone: remove a folder, end a plugin's processes."""
 SOCKET_CHARACTERS = 90
 """Longest path of a socket; Linux takes 107 bytes, others fewer."""
 _POLL_S = 0.005
@@ -61,6 +61,7 @@ class Process:
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise PluginError(f"`{command.path}` cannot be started: {error.strerror or error}") from error
+        self._watcher = Watcher(self._folder, self._process.pid)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.output = Output(name, self._process.stdout, self._process.stderr)
@@ -110,8 +111,7 @@ class Process:
         # Also what it started itself and left behind.
         self._signal(signal.SIGKILL)
         self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._watcher.close()
         self.output.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -123,8 +123,8 @@ class Process:
         # A bare name would be looked for in PATH only.
         path = path if os.sep in path else f".{os.sep}{path}"
         return subprocess.Popen(
-            [*_tied_to_us(), path, "serve", *arguments],
-            stdin=subprocess.PIPE,
+            [path, "serve", *arguments],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(self._command.env),
@@ -161,15 +161,27 @@ def socket_folder() -> Path:
     return folder
 
 
-def _tied_to_us() -> list[str]:
-    """A prefix that has Linux kill the process when the thread that started it ends, which lives as long as the run."""
-    found = shutil.which("setpriv")
-    return [found, "--pdeathsig", "KILL", "--"] if found else []
+class Watcher:
+    """A shell that outlives us, should we be killed, and then clears away what we cannot."""
+
+    def __init__(self, folder: Path, group: int | None = None) -> None:
+        # It waits for as long as we hold the other end of its pipe.
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCH, str(folder), str(group or "")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+
+    def close(self) -> None:
+        """It is not needed any more: everything was cleared away."""
+        self._shell.kill()
+        self._shell.communicate()
 
 
-def _environment(names: Sequence[str] | None) -> Mapping[str, str]:
-    kept = os.environ if names is None else {name: os.environ[name] for name in names if name in os.environ}
-    return {**kept, LIFE_LINE: "1"}
+def _environment(names: Sequence[str] | None) -> Mapping[str, str] | None:
+    return None if names is None else {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ import grpc
 from catchment.errors import Unsupported
 from catchment.plugin import DestinationPlugin
 from catchment.wire.limits import OPTIONS
-from catchment.wire.process import socket_folder
+from catchment.wire.process import Watcher, socket_folder
 from catchment.wire.server import About, Servicer
 
 _CALLS = 32
@@ -22,6 +22,7 @@ class Shared:
 
     def __init__(self, destination: DestinationPlugin) -> None:
         self._folder = socket_folder()
+        self._watcher = Watcher(self._folder)
         self.address = f"unix://{self._folder / 's'}"
         about = About(destination.name, "")
         self._servicer = Servicer(lambda: destination, about, _no_backend, shared=destination)
@@ -36,6 +37,7 @@ class Shared:
         self._servicer.stop(_STOP_S)
         self._server.stop(0.1).wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._watcher.close()
 
 
 def _no_backend(connection: str) -> DestinationPlugin:
