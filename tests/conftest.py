@@ -19,8 +19,11 @@ hypothesis.settings.load_profile("here")
 
 _numbers = itertools.count(1)
 
-UNHURRIED = ("cli", "conformance", "destinations", "e2e", "wire", "test_api", "test_docs", "test_examples")
-"""Folders and files of tests that start processes, sync or build whole databases: `make quick` leaves them out."""
+UNHURRIED = (
+    "cli/", "conformance/", "destinations/", "e2e/", "wire/", "test_api", "test_docs", "test_examples",
+    "engine/test_endings", "sources/test_file_hostile", "spec/test_hostile",
+)  # fmt: skip
+"""Tests that start processes, build whole databases or wait for limits of time: `make quick` leaves them out."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "postgresql_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgresql)
-        if item.path.relative_to(here).parts[0].removesuffix(".py") in UNHURRIED:
+        if str(item.path.relative_to(here)).startswith(UNHURRIED):
             item.add_marker(pytest.mark.unhurried)
         soaks = item.get_closest_marker("soak") is not None
         (left_out if soaks and not config.getoption("--soak") else kept).append(item)
