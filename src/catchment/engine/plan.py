@@ -108,7 +108,7 @@ def used_destinations(config: Config) -> list[DestinationConfig]:
 
 def _warnings(config: Config) -> Iterator[Problem]:
     for source in config.sources:
-        if source.otel_endpoint:
+        if source.otel_endpoint and source.registry != "local":
             message = "`otel_endpoint` is accepted, but traces and metrics are not exported yet"
             yield source.located(Problem(message, path="spec.otel_endpoint"))
     for source in config.sources:
