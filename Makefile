@@ -10,10 +10,11 @@ STAMP := .venv/.ready
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): constraints.txt constraints-peers.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .venv/peers -r constraints-peers.txt
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## Make .venv with everything in it

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from pathlib import Path
 
 class Missing(Exception):
     """Raised when a server cannot run here; the text says why."""
+
+
+def peers() -> Path:
+    """Where the packages are that only processes of their own import: the vendor's SDK, pandas and polars."""
+    return Path(sys.prefix) / "peers"
 
 
 def binaries() -> Path:

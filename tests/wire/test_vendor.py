@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import services
 from tests.wire.test_local import SHOP, config, launcher, nothing_is_left, rows_of, sync
 from tests.wire.test_serve import answers
 
 __all__ = ["config", "launcher", "nothing_is_left"]
 
-PYTHON = sys.executable if importlib.util.find_spec("cloudquery.sdk") else os.environ.get("CATCHMENT_VENDOR_PYTHON", "")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="the vendor's SDK is not installed, nor CATCHMENT_VENDOR_PYTHON set")
+pytestmark = pytest.mark.skipif(not services.peers().exists(), reason="no `.venv/peers`; `make setup` fills it")
 
 
 @pytest.fixture
@@ -29,7 +27,9 @@ def vendor(tmp_path):
 
     def write(kind):
         path = tmp_path / f"vendor-{kind}"
-        path.write_text(f'#!/bin/sh\nexec {PYTHON} {Path(__file__).parent / "vendor_plugins.py"} {kind} "$@"\n')
+        path.write_text(
+            f'#!/bin/sh\nPYTHONPATH={services.peers()} exec {sys.executable} {Path(__file__).parent / "vendor_plugins.py"} {kind} "$@"\n'
+        )
         path.chmod(0o755)
         return path
 
