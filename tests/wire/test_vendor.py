@@ -27,7 +27,9 @@ def vendor(tmp_path):
 
     def write(kind):
         path = tmp_path / f"vendor-{kind}"
-        path.write_text(
+        plugins = Path(__file__).parent / "vendor_plugins.py"
+        run = f'PYTHONPATH={services.peers()} exec {sys.executable} {plugins} {kind} "$@"'
+        path.write_text(f"#!/bin/sh\n{run}\n")
             f'#!/bin/sh\nPYTHONPATH={services.peers()} exec {sys.executable} {Path(__file__).parent / "vendor_plugins.py"} {kind} "$@"\n'
         )
         path.chmod(0o755)
