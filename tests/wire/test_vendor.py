@@ -30,8 +30,6 @@ def vendor(tmp_path):
         plugins = Path(__file__).parent / "vendor_plugins.py"
         run = f'PYTHONPATH={services.peers()} exec {sys.executable} {plugins} {kind} "$@"'
         path.write_text(f"#!/bin/sh\n{run}\n")
-            f'#!/bin/sh\nPYTHONPATH={services.peers()} exec {sys.executable} {Path(__file__).parent / "vendor_plugins.py"} {kind} "$@"\n'
-        )
         path.chmod(0o755)
         return path
 
