@@ -371,10 +371,10 @@ def test_an_interrupted_stream_keeps_what_was_read_and_deletes_nothing(db):
 
 
 def test_an_interrupt_does_not_wait_for_rows_that_a_source_has_sent_already():
-    spec = {"tables": 1, "num_rows": 20_000, "rows_per_batch": 100}
+    spec = {"tables": 1, "num_rows": 200_000, "rows_per_batch": 1_000}
     quick = source("test", "test", ["test_wide_table_0"], spec=spec)
-    sync, thread = running(quick, destination(path=RECORDER, spec={"take_s": 0.02}), buffer_bytes=20_000)
-    until(lambda: any(row.rows_read > 200 for row in sync.tables()))
+    sync, thread = running(quick, destination(path=RECORDER, spec={"take_s": 0.02}), buffer_bytes=200_000)
+    until(lambda: any(row.rows_read > 2_000 for row in sync.tables()))
     started = time.monotonic()
     sync.interrupt()
     thread.join(20)
@@ -382,7 +382,7 @@ def test_an_interrupt_does_not_wait_for_rows_that_a_source_has_sent_already():
     assert time.monotonic() - started < 2
     assert sync.result.outcome == "interrupted"
     [row] = sync.result.tables
-    assert row.rows_written == row.rows_read < 20_000
+    assert row.rows_written == row.rows_read < 200_000
 
 
 def test_an_interrupt_does_not_wait_for_a_source_that_is_stuck(db):

@@ -267,3 +267,21 @@ def test_duckdb_leaves_nothing_of_a_load_that_is_given_up(make, tmp_path):
 
     with duckdb.connect(path) as connection:
         assert connection.execute("select count(*) from long").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(3, 1), (2_000, 5)], ids=["small", "large"])
+def test_small_pieces_are_made_one_before_they_are_written(make, size, pieces):
+    class Pieces(Streams):
+        capabilities = Capabilities(batch=BatchSize(rows=100_000))
+
+        def write(self, table, rows):
+            self.calls.append(rows.column(0).num_chunks)
+
+    host, session = make(Pieces)
+    session.write(MigrateTable(KEYED))
+    for _ in range(5):
+        session.write(Insert(KEYED, data.rows(KEYED, size)))
+    session.flush()
+
+    assert host.destination.calls == [pieces]
+    assert session.stats()["keyed"].rows == 5 * size

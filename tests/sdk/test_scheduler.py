@@ -426,3 +426,14 @@ def test_shards_are_consecutive_parts_of_tables_and_clients(total, sizes):
 
     assert [len(part) for part in parts] == sizes
     assert [pair for part in parts for pair in part] == [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("b", "2")]
+
+
+def test_few_rows_of_each_of_many_parents_leave_in_few_batches():
+    source = make_source()
+    parent = add(source, "parents", counted(3_000))
+    add(source, "children", counted(2), parent=parent)
+
+    messages = [message for message in of(run(source), Insert) if message.table.name == "children"]
+
+    assert sum(message.batch.num_rows for message in messages) == 6_000
+    assert len(messages) < 300

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from catchment.channel import Channel, ChannelClosed
+from catchment.coalesce import size_of
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.result import PluginResult, TableResult
 from catchment.errors import CatchmentError, PluginError
@@ -45,6 +46,7 @@ class Reading:
 
     table: Table
     rows: int = 0
+    size_bytes: int = 0
     skipped: int = 0
     errors: int = 0
     first_error: str = ""
@@ -54,12 +56,13 @@ class Reading:
     clients_done: set[str] = field(default_factory=set)
     clients_failed: set[str] = field(default_factory=set)
 
-    def note_rows(self, count: int) -> None:
-        """Count rows, and the time from the first to the last of them."""
+    def note_rows(self, count: int, size_bytes: int) -> None:
+        """Count rows and bytes, and the time from the first to the last of them."""
         self.last_at = time.monotonic()
         if self.started is None:
             self.started, self.first_at = datetime.now(UTC), self.last_at
         self.rows += count
+        self.size_bytes += size_bytes
 
     @property
     def reason(self) -> str:
@@ -134,6 +137,8 @@ class SourceRun:
                     result.seconds_read = max(reading.last_at - reading.first_at, 0.0)
                 if name in written:
                     result.rows_written = written[name]
+                    # What is read shows sooner whether anything moves; at the end it is what was written.
+                    result.bytes = reading.size_bytes if reading is not None else 0
                 rows.append(result)
         return rows
 
@@ -143,7 +148,7 @@ class SourceRun:
         try:
             messages = self._plugin.sync(self._request)
             for message in messages:
-                self._channel.put(message, message.batch.nbytes if isinstance(message, Insert) else 0)
+                self._channel.put(message, size_of(message.batch) if isinstance(message, Insert) else 0)
             self._channel.close()
         except ChannelClosed:
             pass
@@ -160,7 +165,7 @@ class SourceRun:
     def _handle(self, message: SyncMessage) -> None:
         match message:
             case Insert(table, batch):
-                self._known(table.name).note_rows(batch.num_rows)
+                self._known(table.name).note_rows(batch.num_rows, size_of(batch))
                 for pipeline in self.pipelines:
                     pipeline.insert(table, batch)
             case MigrateTable(table):

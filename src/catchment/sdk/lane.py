@@ -25,6 +25,8 @@ log = logging.getLogger("catchment.writer")
 
 Call: TypeAlias = Callable[[], None]
 
+SMALL_ROWS = 1_000
+"""Pieces with fewer rows, on the average, are made one: each costs a destination more than the copying."""
 STREAM_BYTES = 2 << 30
 """Bytes after which a stream ends, so that what is written becomes durable now and then."""
 
@@ -196,6 +198,8 @@ class Lane:
 
             def write() -> None:
                 rows = pa.Table.from_batches([piece for piece, _ in pieces])
+                if rows.num_rows < SMALL_ROWS * len(pieces):
+                    rows = rows.combine_chunks()
                 self.session.host.destination.write(table, rows)
                 self._count(rows.num_rows, size_bytes)
 

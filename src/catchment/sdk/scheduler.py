@@ -1,8 +1,8 @@
 """From an author's `Source` to the plugin: tables x clients x parents on threads, batches and messages out.
 
 Top-level tables run side by side, one task per table and client; children run on a pool of their own level, one task
-per parent row, and a parent's next batch waits for them. Everything leaves through one bounded channel, so a slow
-reader holds up every table function.
+per parent row, and a parent's next batch waits for them. Everything leaves through one bounded queue, which makes the
+few rows of each parent into batches of many; a slow reader holds up every table function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.channel import Channel, ChannelClosed
+from catchment.channel import ChannelClosed
+from catchment.coalesce import Coalescer
 from catchment.errors import CatchmentError, PluginError, Transient
 from catchment.messages import (
     ClientDone,
@@ -49,7 +50,7 @@ S = TypeVar("S", bound=Spec)
 
 THREADS = 16
 """Table functions that run at once on each level."""
-CHANNEL_BYTES = 8 << 20
+CHANNEL_BYTES = 16 << 20
 """Bytes of batches that may wait for the reader."""
 TRIES = 3
 """Times that a table function is called while it raises `Transient` before it yielded anything."""
@@ -198,7 +199,7 @@ class _Run(Generic[C]):
         self._client = client
         self._spec = spec
         self._saved = saved
-        self._channel: Channel[SyncMessage] = Channel(CHANNEL_BYTES)
+        self._channel = Coalescer(CHANNEL_BYTES)
         self._stopping = threading.Event()
         own = [function.table for function in functions]
         self._full = {table.name: self._with_own_columns(table) for table in own}
@@ -361,7 +362,7 @@ class _Run(Generic[C]):
         if batch.num_rows == 0:
             return
         full = self._completed(share, name, batch, parent_id)
-        self._channel.put(Insert(self._full[name], full), full.nbytes)
+        self._channel.put(Insert(self._full[name], full))
         children = self._children[name]
         if children:
             ids = full.column(internal.CQ_ID)

@@ -12,6 +12,7 @@ import grpc
 import pyarrow as pa
 
 from catchment.channel import Budget, ChannelClosed
+from catchment.coalesce import Coalescer
 from catchment.errors import CatchmentError, PluginError, PluginLost, ProtocolError, Unsupported
 from catchment.messages import Cursor, Insert, MigrateTable, RowsSkipped, SourceError, SyncMessage, TableError
 from catchment.plugin import Capabilities, Kind, SyncRequest, TablePreview
@@ -19,7 +20,6 @@ from catchment.schema.select import Selection
 from catchment.schema.table import Table
 from catchment.wire import codec
 from catchment.wire._pb import plugin_pb2 as pb
-from catchment.wire.coalesce import Coalescer
 from catchment.wire.output import Logged
 from catchment.wire.peer import Connected
 from catchment.wire.streams import RemoteSession, TransformStream
@@ -134,7 +134,7 @@ class RemoteSource(_Remote):
             output.settle()
             output.take()
         call = self.bound("Sync")(_sync_request(request))
-        merged = self._merged = Coalescer(self._idle_s, what=self.shown)
+        merged = self._merged = Coalescer(idle_s=self._idle_s, what=self.shown)
         threading.Thread(target=self._receive, args=(call, merged), name=f"receive-{self.name}", daemon=True).start()
         tables: dict[str, bool] = {}
         try:

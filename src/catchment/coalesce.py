@@ -1,7 +1,8 @@
-"""Small inbound records made into larger batches, table by table; what a source says stays in order for each table.
+"""Small batches made into larger ones, table by table; what a source says stays in order for each table.
 
-A record of one row costs as much on its way through the engine as one of ten thousand. Rows gather until they are
-enough, or have waited long enough, or something else is said of their table.
+A batch of one row costs as much on its way through the engine as one of ten thousand, and keeps far more memory than
+its values take. Rows gather until they are enough, have waited long enough, or something else is said of their table.
+Both the SDK, for tables read row by row, and the wire stand on it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,32 @@ import pyarrow as pa
 
 from catchment.channel import ChannelClosed
 from catchment.errors import PluginError
-from catchment.messages import DeleteRecord, Insert, RowsSkipped, SyncMessage, TableError
+from catchment.messages import Cursor, DeleteRecord, Insert, MigrateTable, SourceError, SyncMessage
 from catchment.schema.table import Table
 
 ROWS = 10_000
-"""Rows of a table that are handed on at once."""
-SIZE_BYTES = 4 << 20
-"""Bytes of a table's rows that are handed on at once."""
+"""Rows of a table that are handed on together."""
+SIZE_BYTES = 8 << 20
+"""Bytes of a table's rows that are handed on together."""
 AGE_S = 0.2
 """Seconds after which the rows of a table are handed on."""
 LARGE_ROWS = 1_000
-"""Rows of a record that is handed on as it came."""
-HELD_BYTES = 16 << 20
+"""Rows of a batch that is handed on as it came."""
+LARGE_BYTES = 1 << 20
+"""Bytes of a batch that is handed on as it came, however few its rows are."""
+HELD_BYTES = 32 << 20
 """Bytes of all tables that may wait; more make the source wait."""
+COLUMN_BYTES = 800
+"""Bytes that a column of a batch takes besides its values (measured)."""
+
+
+def size_of(batch: pa.RecordBatch) -> int:
+    """Bytes that a batch keeps, with those that it takes however few its rows are."""
+    size_bytes = batch.get_total_buffer_size()
+    if size_bytes > LARGE_BYTES:
+        # It may be a slice of something larger. For the others the exact question would take longer than the rest.
+        size_bytes = batch.nbytes
+    return int(size_bytes + COLUMN_BYTES * batch.num_columns)
 
 
 @dataclass(slots=True)
@@ -45,7 +59,8 @@ class _Gathered:
 class Coalescer:
     """Between the thread that receives and the one that hands on."""
 
-    def __init__(self, idle_s: float | None = None, *, what: str = "the plugin") -> None:
+    def __init__(self, max_bytes: int = HELD_BYTES, *, idle_s: float | None = None, what: str = "the plugin") -> None:
+        self._max_bytes = max_bytes
         self._idle_s = idle_s
         self._what = what
         self._gathered: dict[str, _Gathered] = {}
@@ -59,21 +74,21 @@ class Coalescer:
     def put(self, message: SyncMessage) -> None:
         """Take a message; blocks while too much waits. Raises `ChannelClosed` once nobody reads."""
         with self._changed:
-            if self._bytes > HELD_BYTES:
+            if self._bytes > self._max_bytes:
                 self._release(None)
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._bytes <= HELD_BYTES or self._abandoned)
+                self._changed.wait_for(lambda: self._bytes <= self._max_bytes or self._abandoned)
             self._heard = time.monotonic()
             if self._abandoned or self._closed:
                 raise ChannelClosed
             if isinstance(message, Insert):
                 self._insert(message)
                 return
-            # A deletion may reach into other tables; an error speaks of the rows before it.
-            if isinstance(message, DeleteRecord):
+            # A deletion reaches into other tables, and a cursor speaks for the rows below its own as well.
+            if isinstance(message, (DeleteRecord, Cursor, SourceError)):
                 self._release(None)
-            elif isinstance(message, (TableError, RowsSkipped)):
-                self._release(message.table_name)
+            else:
+                self._release(message.table.name if isinstance(message, MigrateTable) else message.table_name)
             self._ready.append((message, 0))
             self._changed.notify_all()
 
@@ -130,14 +145,14 @@ class Coalescer:
 
     def _insert(self, message: Insert) -> None:
         table, batch = message.table, message.batch
-        # As exact as `nbytes` for what was just read, and much faster.
-        size_bytes = batch.get_total_buffer_size()
+        size_bytes = size_of(batch)
+        is_large = batch.num_rows >= LARGE_ROWS or size_bytes >= LARGE_BYTES
         self._bytes += size_bytes
         gathered = self._gathered.get(table.name)
-        if gathered is not None and (gathered.table is not table or batch.num_rows >= LARGE_ROWS):
+        if gathered is not None and (gathered.table is not table or is_large):
             self._release(table.name)
             gathered = None
-        if batch.num_rows >= LARGE_ROWS:
+        if is_large:
             self._ready.append((message, size_bytes))
             self._changed.notify_all()
             return

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from catchment.channel import ChannelClosed
+from catchment.coalesce import HELD_BYTES, LARGE_BYTES, LARGE_ROWS, ROWS, Coalescer, size_of
 from catchment.errors import PluginError
-from catchment.messages import DeleteRecord, Insert, MigrateTable, TableError
+from catchment.messages import Cursor, DeleteRecord, Insert, MigrateTable, SourceError, TableError
 from catchment.testing import data
-from catchment.wire.coalesce import HELD_BYTES, LARGE_ROWS, ROWS, Coalescer
 
 A, B = (data.named(name, ("id", pa.int64()), ("text", pa.utf8())) for name in "ab")
 
@@ -119,14 +119,14 @@ def test_error_of_the_source_comes_last():
 
 
 def test_silence_is_an_error_where_a_limit_is_set():
-    merged = coalescer(0.2, what="source plugin `s`")
+    merged = coalescer(idle_s=0.2, what="source plugin `s`")
 
     with pytest.raises(PluginError, match=r"source plugin `s` sent nothing for 0\.2"):
         next(iter(merged))
 
 
 def test_reader_that_is_slow_is_no_silence():
-    merged = coalescer(0.3)
+    merged = coalescer(idle_s=0.3)
     merged.put(MigrateTable(A))
     found = iter(merged)
     next(found)
@@ -165,3 +165,49 @@ def test_source_is_told_when_nobody_reads():
 
     with pytest.raises(ChannelClosed):
         merged.put(one(A, 2))
+
+
+def test_many_columns_of_few_rows_count_for_what_they_take():
+    wide = data.named("wide", *((f"c{number}", pa.int64()) for number in range(100)))
+    batch = data.batch(wide, tuple(range(100)))
+
+    assert batch.nbytes < 2_000
+    assert size_of(batch) > 50_000
+
+
+def test_slice_of_a_large_batch_counts_for_its_rows_only():
+    part = data.rows(A, 1_000_000).slice(10, 5)
+
+    assert size_of(part) < 10_000
+
+
+def test_few_rows_of_many_bytes_pass_as_they_are():
+    merged = coalescer()
+    first, large = one(A, 1), one(A, 2, "x" * LARGE_BYTES)
+    merged.put(first)
+    merged.put(large)
+    merged.put(one(A, 3))
+    merged.close()
+
+    assert [message.batch.column(0).to_pylist() for message in merged] == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("message", [Cursor("a", "k", "1"), SourceError("broken")], ids=["cursor", "error"])
+def test_what_speaks_for_all_tables_comes_behind_the_rows_of_all(message):
+    merged = coalescer()
+    merged.put(one(A, 1))
+    merged.put(one(B, 2))
+    merged.put(message)
+    merged.put(one(B, 3))
+    merged.close()
+
+    assert told(merged) == [("a", [1]), ("b", [2]), message, ("b", [3])]
+
+
+def test_columns_of_a_table_come_behind_the_rows_of_those_it_had():
+    merged = coalescer()
+    merged.put(one(A, 1))
+    merged.put(MigrateTable(A))
+    merged.close()
+
+    assert told(merged) == [("a", [1]), MigrateTable(A)]
