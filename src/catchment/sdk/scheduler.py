@@ -373,11 +373,15 @@ class _Run(Generic[C]):
         self, share: _Share[C], children: Sequence[TableFunction[C]], parents: pa.RecordBatch, ids: pa.Array, level: int
     ) -> None:
         """Read every child table of every parent row, and wait for them."""
-        futures = [
-            self._pools[level].submit(self._read, share, child, row, ids[index], level)
-            for index, row in enumerate(row_batches.to_rows(parents))
-            for child in children
-        ]
+        reads = iter([(child, row, ids[i]) for i, row in enumerate(row_batches.to_rows(parents)) for child in children])
+
+        def read() -> None:
+            # Threads take from one list: a task for each read would cost as much as a short read does.
+            for child, row, row_id in reads:
+                self._read(share, child, row, row_id, level)
+
+        count = min(parents.num_rows * len(children), THREADS)
+        futures = [self._pools[level].submit(read) for _ in range(count)]
         wait(futures)
         for future in futures:
             future.result()
