@@ -170,12 +170,12 @@ def test_tables_and_columns_make_plain_tables():
 
 
 def test_rows_per_batch():
-    found = read(source, {"tables": 1, "num_rows": 25, "rows_per_batch": 10})
+    found = read(source, {"tables": 1, "num_rows": 2_500, "rows_per_batch": 1_000})
 
     for table in ("test_wide_table_0", "test_some_table"):
-        assert [batch.num_rows for batch in found.batches[table]] == [10, 10, 5]
-    assert found.values("test_wide_table_0", "id") == list(range(25))
-    assert found.values("test_some_table", "resource_id") == list(range(25))
+        assert [batch.num_rows for batch in found.batches[table]] == [1_000, 1_000, 500]
+    assert found.values("test_wide_table_0", "id") == list(range(2_500))
+    assert found.values("test_some_table", "resource_id") == list(range(2_500))
 
 
 def test_delay_is_waited_for_at_each_batch():

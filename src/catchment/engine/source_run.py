@@ -165,7 +165,7 @@ class SourceRun:
     def _handle(self, message: SyncMessage) -> None:
         match message:
             case Insert(table, batch):
-                self._known(table.name).note_rows(batch.num_rows, size_of(batch))
+                self._known(table.name).note_rows(batch.num_rows, batch.nbytes)
                 for pipeline in self.pipelines:
                     pipeline.insert(table, batch)
             case MigrateTable(table):
