@@ -157,3 +157,21 @@ def test_a_wrong_spec_shows_no_secret():
     assert "hunter2" not in text
     assert f"the key {HIDDEN} is too long" in text
     assert "spec.spec.url: x: expected a text, got 7" in text
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "x" * 1_000_000,
+        "a:b@" * 100_000,
+        "password=" + "a b " * 100_000,
+        "token" * 100_000,
+        "\n".join(["line of it"] * 90_000),
+    ],
+    ids=["letters", "addresses", "words", "keys", "lines"],
+)
+def test_a_secret_as_long_as_a_file_may_be_is_learnt_and_hidden(secret):
+    redactor = Redactor([secret])
+
+    assert redactor.text(f"it is {secret}, no less") == f"it is {HIDDEN}, no less"

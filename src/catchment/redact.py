@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -16,15 +17,18 @@ SHORTEST = 4
 
 _OPEN = frozenset({"true", "false", "null", "none"})
 """Values that tell nothing."""
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@]*:(?!\d+/)(\S*)@")
+# A secret may be a file of a megabyte: no pattern may look at a character more than a few times.
+_URL = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]*+://[^\s:/?#@]*+:(?!\d+/)(\S{1,10000})@")
 _URL_WITH_BLANKS = re.compile(r"://[^\s:/?#@]*:(?!\d+/)(.*)@", re.DOTALL)
 _KEYED = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|token|secret|credential|(?:api|access|account|private|shared)_?key)[\w-]*"
-    r"\s*=\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"]\S*)",
+    r"(?:passw(?:or)?d|passphrase|pwd|token|secret|credential|(?:api|access|account|private|shared)_?key)[\w-]{0,100}+"
+    r"\s{0,100}+=\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"]\S*)",
     re.IGNORECASE,
 )
 _LONG_LINE = 8
 """Characters from which a line of a longer secret is one itself."""
+MOST_PARTS = 1_000
+"""Lines, values and passwords of one secret that are looked for; what has more is no credential, and hidden whole."""
 
 
 class Redactor:
@@ -39,12 +43,13 @@ class Redactor:
     def add(self, secrets: Iterable[str]) -> None:
         """Learn secrets, with the passwords in them, and how they look when they are quoted or encoded."""
         found: dict[str, str] = {}
-        for secret in set(secrets):
-            for password in passwords_in(secret):
+        passwords = {secret: list(_some(passwords_in(secret))) for secret in set(secrets)}
+        for secret, inside in passwords.items():
+            for password in inside:
                 # A piece is named by itself; inside a word it is no secret.
-                found |= {piece: rf"(?<!\w){re.escape(piece)}(?!\w)" for piece in _pieces(secret, password)}
-        for secret in set(secrets):
-            for part in (secret, *passwords_in(secret), *_leaves(secret)):
+                found |= {piece: rf"(?<!\w){re.escape(piece)}(?!\w)" for piece in _some(_pieces(secret, password))}
+        for secret, inside in passwords.items():
+            for part in (secret, *inside, *_some(_leaves(secret))):
                 found |= {form: re.escape(form) for form in _forms(part)}
         new = {form: pattern for form, pattern in found.items() if len(form) >= SHORTEST and form.lower() not in _OPEN}
         if new.items() <= self._known.items():
@@ -139,6 +144,11 @@ def _pieces(text: str, password: str) -> Iterator[str]:
         yield from (word for word in _KEYED.sub(" ", text).split() if "=" not in word)
 
 
+def _some(texts: Iterable[str]) -> Iterator[str]:
+    """The first `MOST_PARTS` of them."""
+    return itertools.islice(texts, MOST_PARTS)
+
+
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, bool, int, float, list, tuple, Mapping))
 
@@ -147,7 +157,8 @@ def _forms(secret: str) -> Iterator[str]:
     """`secret` as it may turn up in a text."""
     from urllib.parse import quote, quote_plus, unquote
 
-    for text in {secret, secret.strip(), *(line.strip() for line in secret.splitlines() if len(line) >= _LONG_LINE)}:
+    lines = (line.strip() for line in secret.splitlines() if len(line) >= _LONG_LINE)
+    for text in {secret, secret.strip(), *_some(lines)}:
         yield text
         yield " ".join(text.split())
         yield repr(text)[1:-1]
