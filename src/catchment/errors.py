@@ -5,6 +5,7 @@ CatchmentError                 ours, raised on purpose; `hint` is printed after 
 ├─ PluginError                 a plugin failed                    → that table ends, the sync goes on
 │  ├─ Transient                try again later                    → the writer or scheduler retries
 │  ├─ PluginLost               the plugin as a whole is gone      → all its tables end, other plugins go on
+│  ├─ RowsRefused              a batch has rows that do not fit    → they are looked for, named or put aside
 │  ├─ Unsupported              the plugin cannot do this          → found before the sync starts
 │  └─ MigrationRefused         an unsafe change in `safe` mode    → nothing is written to that table
 └─ ProtocolError               the other side of the wire broke   → the sync ends
@@ -77,6 +78,15 @@ class Transient(PluginError):
 
 class PluginLost(PluginError):
     """Raised when a plugin as a whole is gone (a server that stays away, a process that died): all its tables end."""
+
+
+class RowsRefused(PluginError):
+    """Raised by a destination for a batch with rows that it cannot take; the rows alone are at fault, none went in."""
+
+    def __init__(self, message: str, *, hint: str = "", column: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.column = column
+        """The column that is at fault, where that is known."""
 
 
 class Unsupported(PluginError):

@@ -62,6 +62,8 @@ class Capabilities:
     """Whether `read` gives back what was written."""
     max_identifier_bytes: int = 0
     """Longest table or column name in bytes of UTF-8; 0 means no limit."""
+    rejects: bool = False
+    """Whether `write` raises `RowsRefused` for rows that do not fit, so that they can be put aside one by one."""
     deletes_by_client: bool = True
     """Whether stale rows of some clients of a source can be deleted, and those of others kept."""
     confirms_at_end: bool = False
@@ -133,6 +135,19 @@ class TablePreview:
         return replace(self, action="refused", reason=str(error.args[0]), hint=error.hint)
 
 
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that a destination refused, as it is put aside."""
+
+    key: str
+    """The row's keys as a JSON object; empty where it has none."""
+    column: str
+    """The column at fault; empty where the destination does not say."""
+    error: str
+    row: str
+    """All of it as a JSON object."""
+
+
 @dataclass(slots=True)
 class WriteStats:
     """What became of one table's rows in a session."""
@@ -146,6 +161,8 @@ class WriteStats:
     seconds: float = 0.0
     """Seconds spent inside the destination."""
     stale_deleted: int | None = None
+    rejects: Sequence[Reject] = ()
+    """Rows that were refused and left out."""
     error: str = ""
     """Why the table failed; empty while it has not."""
 
@@ -254,8 +271,8 @@ class DestinationPlugin(Protocol):
     def init(self, spec: Mapping[str, Any], *, no_connection: bool = False, invocation_id: str = "") -> None:
         """Take the spec and connect, unless `no_connection`. Raises `SpecError`, or `PluginError` if it cannot."""
 
-    def session(self, budget: Budget) -> WriteSession:
-        """Begin to write; several sessions may be open at once."""
+    def session(self, budget: Budget, *, max_rejects: int = 0) -> WriteSession:
+        """Begin to write; several sessions may be open at once. A table ends at a refused row more than `max_rejects`."""
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """Rows of `table` in no order, columns and order as in `table`, types as `capabilities.stored_as` says."""

@@ -128,7 +128,10 @@ def test_a_table_that_is_made_anew_keeps_no_rows_of_other_sources(store, mode, c
     result = run(changed, store.document(write_mode=mode, migrate_mode="forced"))
 
     assert result.outcome == "complete", messages(result)
-    assert store.query("select id from people") == [(row[0],)]
+    # Where a changed type is no reason to make the table anew, the other's row is in it, with a key of the new type.
+    able = registry.make_destination("python", store.plugin).capabilities
+    kept = [("1",)] if "change_type" in able.kept_when_forced and "age" not in columns else []
+    assert store.query("select id from people order by id") == [*kept, (row[0],)]
 
 
 def test_a_removed_column_stays_and_is_null_in_new_rows(store):
@@ -453,12 +456,9 @@ def test_publish_decides_when_rows_are_seen(postgresql_url, request):
     assert ids() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("plugin", ["sqlite", "file", "test"])
+@pytest.mark.parametrize("plugin", ["file", "test"])
 def test_publish_atomic_is_refused_where_it_cannot_be(plugin, tmp_path):
-    spec = {
-        "sqlite": {"connection_string": str(tmp_path / "x.db")},
-        "file": {"path": f"{tmp_path}/{{{{UUID}}}}.csv", "format": "csv"},
-    }
+    spec = {"file": {"path": f"{tmp_path}/{{{{UUID}}}}.csv", "format": "csv"}}
     mode = "append" if plugin == "file" else "overwrite-delete-stale"
     document = destination(path=plugin, spec=spec.get(plugin, {}), publish="atomic", write_mode=mode)
 
@@ -474,9 +474,7 @@ def test_publish_atomic_is_refused_for_modes_that_add_to_what_is_there(duck, mod
         plan(source(), duck.document(publish="atomic", write_mode=mode))
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("max_rejects", 1), ("max_stale_ratio", 0.5), ("expect", {"*": {"rows": {"min": 1}}})]
-)
+@pytest.mark.parametrize(("key", "value"), [("max_stale_ratio", 0.5), ("expect", {"*": {"rows": {"min": 1}}})])
 def test_what_is_not_there_yet_is_refused(duck, key, value):
     with pytest.raises(SpecError, match=f"`{key}` is not supported yet; leave it out"):
         plan(source(), duck.document(**{key: value}))

@@ -24,6 +24,7 @@ from catchment.sdk import (
     MigrationRefused,
     PluginError,
     Published,
+    RowsRefused,
     Swap,
     Table,
     TablePreview,
@@ -55,6 +56,7 @@ class DuckDB(Destination[DuckDBSpec]):
         safe_changes=frozenset({"add_column", "remove_column", "remove_unique"}),
         delete_records=True,
         publish="sync",
+        rejects=True,
         # What follows these bytes is streamed.
         batch=BatchSize(rows=0, size_bytes=32 << 20, timeout_s=0),
         stored_as=lambda data_type: map_type(data_type, stored_leaf),
@@ -137,13 +139,23 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert the rows in one transaction; with keys, the rows of equal keys go first."""
+        with self._transaction():
+            self._write(table, rows)
+
+    def probe(self, table: Table, rows: pa.Table) -> None:
+        """Write in a transaction that is rolled back."""
+        with contextlib.suppress(_TakenBack), self._transaction():
+            self._write(table, rows)
+            raise _TakenBack
+
+    def _write(self, table: Table, rows: pa.Table) -> None:
         if not table.primary_keys:
-            self.stream(table, iter(rows.to_batches()))
+            self._insert(table, iter(rows.to_batches()))
             return
         names, keys = DIALECT.columns(table.column_names), DIALECT.columns(table.primary_keys)
         live = DIALECT.table(table.name)
         self._keep_order(True)
-        with self._transaction(), self._registered(_numbered(rows, table)) as view:
+        with self._registered(_numbered(rows, table)) as view:
             self._run(f"delete from {live} where ({keys}) in (select {keys} from {view})")
             self._run(
                 f"insert into {live} ({names}) select {names} from {view} "
@@ -152,6 +164,10 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
         """Insert rows while they come, in one statement: row groups are filled, and the reader is never waited for."""
+        with self._transaction():
+            self._insert(table, batches)
+
+    def _insert(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
         nothing = pa.RecordBatch.from_arrays(
             [pa.nulls(0, kind) for kind in table.arrow_schema.types], table.column_names
         )
@@ -159,7 +175,7 @@ class DuckDB(Destination[DuckDBSpec]):
         names = DIALECT.columns(table.column_names)
         # Rows that need not stay in their order are inserted by every core.
         self._keep_order(table.name in self._ordered)
-        with self._transaction(), self._registered(reader) as view:
+        with self._registered(reader) as view:
             self._run(f"insert into {DIALECT.table(table.name)} ({names}) select {names} from {view}")
 
     def delete_stale(
@@ -384,6 +400,8 @@ class DuckDB(Destination[DuckDBSpec]):
             log.info("%s %s", statement, values)
         try:
             return self._connection.execute(statement, list(values))
+        except (duckdb.ConstraintException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+            raise RowsRefused(f"{type(error).__name__}: {error}") from error
         except duckdb.Error as error:
             raise PluginError(f"{type(error).__name__}: {error}") from error
 
@@ -416,6 +434,10 @@ class DuckDB(Destination[DuckDBSpec]):
             # name over.
             with contextlib.suppress(duckdb.TransactionException):
                 self._connection.unregister("_catchment_rows")
+
+
+class _TakenBack(Exception):
+    """Raised to have a transaction rolled back."""
 
 
 _ORDER_NAME = "_catchment_order"

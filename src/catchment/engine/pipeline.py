@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from catchment.channel import Budget
+from catchment.engine import rejects
 from catchment.engine.result import TableResult
 from catchment.engine.stamp import Stamp
 from catchment.errors import CatchmentError, PluginError, PluginLost
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable
-from catchment.plugin import DestinationPlugin, Swap, TransformerPlugin, WriteSession
+from catchment.plugin import DestinationPlugin, Reject, Swap, TransformerPlugin, WriteSession
 from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, staging_name
 from catchment.schema.table import Table
 
@@ -72,10 +73,14 @@ class Pipeline:
     """Whether full tables are staged and published together."""
     run: str = ""
     """What names of staged tables carry so that two runs do not meet."""
+    max_rejects: int = 0
+    """Rows of a table that may be refused and put aside."""
     has_backend: bool = False
     """Whether incremental tables go on from a saved cursor, so that old rows are no stale rows."""
     lost: PluginError | None = None
     """Why the destination as a whole is gone."""
+    broken: PluginError | None = None
+    """Why a transformer as a whole is gone; what went through it before is written all the same."""
     targets: dict[str, Target] = field(default_factory=dict)
     """By name of the source's table."""
     _session: WriteSession | None = None
@@ -85,7 +90,7 @@ class Pipeline:
     def session(self) -> WriteSession:
         """The open session; opened at first use."""
         if self._session is None:
-            self._session = self.destination.session(self.budget)
+            self._session = self.destination.session(self.budget, max_rejects=self.max_rejects)
         return self._session
 
     def migrate(self, table: Table) -> None:
@@ -99,8 +104,8 @@ class Pipeline:
                 steps.append(transformer.transform_table(steps[-1]))
         except CatchmentError as error:
             target = Target(table, tuple(steps), steps[-1], result, cleans=False)
-            target.fail(str(error))
             self.targets[table.name] = target
+            self._fail(target, error)
             return
         live = steps[-1]
         keeps_history = self._keeps_history(table)
@@ -133,7 +138,7 @@ class Pipeline:
             for reached, transformed in self._transformed(target, self.stamp.batch(target.steps[0], batch)):
                 self._insert(reached, transformed)
         except CatchmentError as error:
-            target.fail(str(error))
+            self._fail(target, error)
 
     def delete_record(self, message: DeleteRecord) -> None:
         """Send a deletion to the tables that the source's tables became."""
@@ -179,6 +184,7 @@ class Pipeline:
         if not aborted or len(staged) < len(self.targets):
             self._collect_rest()
             self.checkpoint()
+        incomplete = {**incomplete, **self._put_aside(incomplete)}
         if self.lost is None:
             if staged:
                 self._publish(staged, incomplete, aborted)
@@ -267,7 +273,13 @@ class Pipeline:
             except CatchmentError as error:
                 for target in self.targets.values():
                     if not target.failed:
-                        target.fail(str(error))
+                        self._fail(target, error)
+
+    def _fail(self, target: Target, error: CatchmentError) -> None:
+        """Note what a transformer raised."""
+        target.fail(str(error))
+        if isinstance(error, PluginLost) and self.broken is None:
+            self.broken = error
 
     def _insert(self, target: Target, batch: pa.RecordBatch) -> None:
         if not target.failed:
@@ -311,6 +323,31 @@ class Pipeline:
                 target.fail(error)
             if not target.staged and not target.failed:
                 result.published = True
+
+    def _put_aside(self, incomplete: Mapping[str, str]) -> dict[str, str]:
+        """Keep the rows that were refused; the tables that lack them, and those below, each with the reason."""
+        reasons: dict[str, str] = {}
+        found: dict[str, Sequence[Reject]] = {}
+        stats = self._session.stats() if self._session is not None and self.max_rejects else {}
+        for name, target in self.targets.items():
+            refused = stats[target.written.name].rejects if target.written.name in stats else ()
+            if refused:
+                rows = f"{len(refused)} row{'s' if len(refused) > 1 else ''}"
+                found[target.live.name] = refused
+                reasons[name] = f"{rows} of it were refused" if len(refused) > 1 else "a row of it was refused"
+                target.result.rows_rejected += len(refused)
+                text = f"{rows} put aside in `{rejects.NAME}`, the first: {refused[0].error}"
+                target.result.add_error("", text, refused[0].row, len(refused))
+            elif target.source.parent in reasons and name not in incomplete:
+                reasons[name] = f"its parent table `{target.source.parent}` is not complete"
+        if found and self.lost is None:
+            try:
+                rejects.put_aside(self, found)
+            except PluginError as error:
+                for target in self.targets.values():
+                    if target.live.name in found and not target.failed:
+                        target.fail(f"rows that were refused could not be put aside: {error}")
+        return reasons
 
     def _publish(self, staged: Sequence[Target], incomplete: Mapping[str, str], aborted: str) -> None:
         if aborted:

@@ -116,6 +116,10 @@ class Destination(ABC, Generic[S]):
         """
         raise Unsupported(f"destination `{self.name}` takes whole batches only")
 
+    def probe(self, table: Table, rows: pa.Table) -> None:
+        """As `write`, but all of it is taken back; called if `capabilities.rejects`, to find a row that is refused."""
+        raise Unsupported(f"destination `{self.name}` cannot take a write back")
+
     def flush(self, tables: Sequence[Table]) -> None:
         """Make every accepted row of `tables` durable; the default has nothing to do, as `write` did it."""
 

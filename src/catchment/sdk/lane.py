@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 
 from catchment.channel import Budget
-from catchment.errors import CatchmentError, PluginError, PluginLost, Transient
-from catchment.plugin import BatchSize, WriteStats
+from catchment.errors import CatchmentError, PluginError, PluginLost, RowsRefused, Transient
+from catchment.plugin import BatchSize, Reject, WriteStats
 from catchment.schema.table import Table
+from catchment.sdk import rejects
 
 if TYPE_CHECKING:
     from catchment.sdk.writer import Session
@@ -112,9 +113,12 @@ class Lane:
     def __init__(self, session: Session, name: str) -> None:
         self.session = session
         self.name = name
-        self.stats = WriteStats()
+        self.rejects: list[Reject] = []
+        self.stats = WriteStats(rejects=self.rejects)
         self.error: PluginError | None = None
         self.table: Table | None = None
+        self.live: Table | None = None
+        """The table as readers know it: its name and its keys are what people are told."""
         self.oldest = 0.0
         """Monotonic time at which the first row that waits here came."""
         self._lock = threading.Condition(threading.RLock())
@@ -180,7 +184,7 @@ class Lane:
             self._waiting_rows += piece.num_rows
             self._waiting_bytes += size_bytes
             if _room(self.session.host.batch, row_bytes, self._waiting_rows, self._waiting_bytes) == 0:
-                if self.session.host.streams and not table.primary_keys:
+                if self.session.streams and not table.primary_keys:
                     self._begin_stream(table)
                 else:
                     self.cut()
@@ -200,11 +204,38 @@ class Lane:
                 rows = pa.Table.from_batches([piece for piece, _ in pieces])
                 if rows.num_rows < SMALL_ROWS * len(pieces):
                     rows = rows.combine_chunks()
-                self.session.host.destination.write(table, rows)
-                self._count(rows.num_rows, size_bytes)
+                try:
+                    self.session.host.destination.write(table, rows)
+                except RowsRefused as error:
+                    self._write_around(table, rows, error)
+                else:
+                    self._count(rows.num_rows, size_bytes)
 
             ordered = bool(table.primary_keys) or table.name in self.session.ordered
             self.enqueue(write, size_bytes, alone=ordered or not self.session.host.capabilities.parallel_appends)
+
+    def _write_around(self, table: Table, rows: pa.Table, error: RowsRefused) -> None:
+        """Write the rows that are not refused. Raises `PluginError` for one more than may be put aside."""
+        host, most = self.session.host, self.session.max_rejects
+
+        def probe(part: pa.Table) -> None:
+            host.attempt(lambda: host.destination.probe(table, part))
+
+        def write(part: pa.Table) -> None:
+            # Tried again by itself: what went in before must not go in again.
+            host.attempt(lambda: host.destination.write(table, part))
+            self._count(part.num_rows, part.nbytes)
+
+        # Where no row may be missing, none is written either.
+        found = [rejects.first_refused(probe, rows)] if not most else rejects.write_around(write, rows, error)
+        for row, reason in filter(None, found):
+            reason = RowsRefused(self._shown(reason.args[0]), hint=reason.hint, column=reason.column)
+            refused = rejects.described(self.live or table, row, reason)
+            if len(self.rejects) == most:
+                raise rejects.too_many(refused, most, reason)
+            self.rejects.append(refused)
+        if not most:
+            raise error
 
     def _begin_stream(self, table: Table) -> None:
         """Queue a write of what waits and of what will come."""
@@ -288,9 +319,13 @@ class Lane:
                 log.exception("a write failed", extra={"plugin": self.session.host.name, "table": self.name})
                 error = PluginError(f"{type(error).__name__}: {error}")
             self.error = error if isinstance(error, PluginError) else PluginError(str(error))
-            self.stats.error = str(self.error)
+            self.stats.error = self._shown(str(self.error))
             if isinstance(self.error, PluginLost):
                 self.session.lost = self.error
+
+    def _shown(self, text: str) -> str:
+        """What a destination says of a staged table, said of the one that people know."""
+        return text.replace(self.name, self.live.name) if self.live is not None else text
 
     def _run(self, queued: _Queued) -> None:
         if self.error is None and self.session.lost is None:

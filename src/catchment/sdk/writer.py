@@ -96,9 +96,9 @@ class DestinationHost:
         if self.batch.timeout_s and not no_connection:
             threading.Thread(target=self._watch_age, name=f"age-{self.name}", daemon=True).start()
 
-    def session(self, budget: Budget) -> Session:
+    def session(self, budget: Budget, *, max_rejects: int = 0) -> Session:
         """Begin to write."""
-        session = Session(self, budget)
+        session = Session(self, budget, max_rejects)
         self._sessions.add(session)
         return session
 
@@ -216,12 +216,15 @@ class DestinationHost:
 class Session:
     """The writing of one source's sync into one destination; a `WriteSession`."""
 
-    def __init__(self, host: DestinationHost, budget: Budget) -> None:
+    def __init__(self, host: DestinationHost, budget: Budget, max_rejects: int = 0) -> None:
         self.host = host
         self.budget = budget
+        self.max_rejects = max_rejects
         self.lost: PluginLost | None = None
         self.gathers = type(host.destination).flush is not Destination.flush
         """Whether rows become durable at `flush` only."""
+        # What was handed to a stream is gone, so a refused row could not be looked for.
+        self.streams = host.streams and not max_rejects
         self._lanes: dict[str, Lane] = {}
         self._staged: dict[str, Table] = {}
         self.ordered: set[str] = set()
@@ -319,6 +322,7 @@ class Session:
         lane = self._open_lane(staged.name if staged is not None else table.name)
         lane.cut()
         lane.table = staged if staged is not None else table
+        lane.live = table
         if staged is None:
             lane.enqueue(lambda: destination.migrate(table, force=force))
         else:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from catchment.sdk import PluginError, Transient
+from catchment.sdk import PluginError, RowsRefused, Transient
 
 _PASSING = {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57P05", "53300"}
 """SQLSTATEs of failures that left nothing and may pass: serialization, deadlock, lock timeout, restart, no slot."""
+_OF_ROWS = ("22", "23", "54000")
+"""Where SQLSTATEs begin whose cause is in the rows: data that do not fit, broken constraints, rows too large."""
 _NOT_READY = ("starting up", "shutting down", "accepting connections", "too many", "connection slots", "recovery mode")
 """Parts of what a server says that cannot take a connection yet; the driver has no SQLSTATE for those."""
 _HINTS = {
@@ -227,7 +229,13 @@ def explained(error: Exception, *, lost: bool = False) -> PluginError:
         return Transient(f"the connection was lost: {text}")
     if state in _PASSING or _is_race(error, state):
         return Transient(f"{text} (SQLSTATE {state})")
-    return PluginError(f"{text} (SQLSTATE {state})" if state else text, hint=_HINTS.get(state or "", ""))
+    hint = _HINTS.get(state or "", "")
+    if state and state.startswith(_OF_ROWS):
+        # Which row of the batch it was is told by its key.
+        text = _ROW.sub("", text)
+        found = re.search(r"column [`\"]([^`\"]+)[`\"]", text)
+        return RowsRefused(f"{text} (SQLSTATE {state})", hint=hint, column=found[1] if found else "")
+    return PluginError(f"{text} (SQLSTATE {state})" if state else text, hint=hint)
 
 
 def _is_race(error: Exception, state: str | None) -> bool:
@@ -246,6 +254,7 @@ def _text(error: Exception) -> str:
     return _COPY.sub(_place, "; ".join(found)) or " ".join(str(error).split())
 
 
+_ROW = re.compile(r"(?:; )?row \d+ of the batch(?!,)|row \d+ of the batch, ")
 _COPY = re.compile(r"COPY .+?, line (\d+)(?:, column ([^:]+))?", re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from catchment.sdk import (
     MigrationRefused,
     PluginError,
     Published,
+    RowsRefused,
     Secret,
     Swap,
     Table,
@@ -67,6 +69,7 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         safe_changes=frozenset({"add_column", "remove_column", "remove_unique", "move_pk_to_cq_id"}),
         delete_records=True,
         publish="sync",
+        rejects=True,
         max_identifier_bytes=types.MAX_NAME_BYTES,
         writers=2,
         parallel_appends=True,
@@ -126,6 +129,12 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             self._write(connection, table, rows)
         if staged:
             self._staging.count(table, rows.num_rows)
+
+    def probe(self, table: Table, rows: pa.Table) -> None:
+        """Write in a transaction that is rolled back."""
+        with contextlib.suppress(_TakenBack), self._connections.transaction() as connection:
+            self._write(connection, table, rows)
+            raise _TakenBack
 
     def _write(self, connection: Any, table: Table, rows: pa.Table) -> None:
         wires = [types.wire(column.type) for column in table.columns]
@@ -250,6 +259,10 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             self._connections.close()
 
 
+class _TakenBack(Exception):
+    """Raised to have a transaction rolled back."""
+
+
 def _statements(table: Table, found: sql.Migration, keys: Sequence[tuple[str, str, list[str]]]) -> Iterator[str]:
     """What a migration executes."""
     name = DIALECT.table(table.name)
@@ -310,14 +323,15 @@ def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
 
 
 def _wired(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A column as the encoder takes it. Raises `PluginError` for a value that PostgreSQL has no room for."""
+    """A column as the encoder takes it. Raises `RowsRefused` for a value that PostgreSQL has no room for."""
     try:
         return pa.chunked_array([types.to_wire(chunk) for chunk in column.chunks])
     except pa.ArrowInvalid as error:
-        raise PluginError(f"column `{name}` holds a value that is out of range: {error}") from error
+        text = f"column `{name}` holds a value that is out of range: {error}"
+        raise RowsRefused(text, column=name) from error
 
 
-def _misfit(batch: pa.RecordBatch) -> PluginError:
+def _misfit(batch: pa.RecordBatch) -> RowsRefused:
     """The error for rows that cannot be encoded: a date or a time that PostgreSQL has no room for."""
     import pgpq
 
@@ -329,8 +343,9 @@ def _misfit(batch: pa.RecordBatch) -> PluginError:
             alone.write_batch(one)
         except ValueError as error:
             reason = re.search(r'reason: "([^"]*)"', str(error))
-            return PluginError(f"column `{name}` holds a value that is out of range: {reason[1] if reason else error}")
-    return PluginError("a value is out of range")
+            text = f"column `{name}` holds a value that is out of range: {reason[1] if reason else error}"
+            return RowsRefused(text, column=name)
+    return RowsRefused("a value is out of range")
 
 
 def _with_builders(fields: pa.Schema, builders: Mapping[str, Any]) -> Any:
