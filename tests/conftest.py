@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ hypothesis.settings.load_profile("here")
 _numbers = itertools.count(1)
 
 UNHURRIED = (
-    "cli/", "conformance/", "destinations/", "e2e/", "wire/", "test_api", "test_docs", "test_examples",
+    "cli/", "conformance/", "destinations/", "e2e/", "registries/", "wire/", "test_api", "test_docs", "test_examples",
     "engine/test_endings", "sources/test_file_hostile", "spec/test_hostile",
 )  # fmt: skip
 """Tests that start processes, build whole databases or wait for limits of time: `make quick` leaves them out."""
@@ -39,6 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "postgresql_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgresql)
+        if "docker_engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.docker)
         if str(item.path.relative_to(here)).startswith(UNHURRIED):
             item.add_marker(pytest.mark.unhurried)
         soaks = item.get_closest_marker("soak") is not None
@@ -64,21 +67,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
     for name in list(os.environ):
-        if name.startswith(("PG", "CQ_", "CLOUDQUERY_", "OTEL_")):
+        if name.startswith(("PG", "CQ_", "CLOUDQUERY_", "OTEL_", "DOCKER_")):
             monkeypatch.delenv(name)
+
+
+@contextlib.contextmanager
+def _needed(request: pytest.FixtureRequest, name: str) -> Iterator[None]:
+    """Leave the test out if a service is missing, or fail if it is required."""
+    try:
+        yield
+    except services.Missing as error:
+        if {"all", name} & set(request.config.getoption("--require")):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def docker_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a running Docker engine without images and containers."""
+    with _needed(request, "docker"), services.docker_engine() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
     """A running server, without a database."""
-    required = request.config.getoption("--require")
-    try:
-        with services.postgresql() as url:
-            yield url
-    except services.Missing as error:
-        if {"all", "postgresql"} & set(required):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    with _needed(request, "postgresql"), services.postgresql() as url:
+        yield url
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +129,55 @@ def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedPro
         )
         errors.seek(0)
         return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())
+
+
+@contextlib.contextmanager
+def docker_engine() -> Iterator[str]:
+    """A Docker engine of its own, with a bridge of its own and no rule in the firewall; gives its address."""
+    missing = [name for name in ("dockerd", "ip") if shutil.which(name) is None]
+    if missing:
+        raise Missing(f"no Docker engine: `{missing[0]}` is not there (Debian: docker.io, iproute2)")
+    if os.geteuid() != 0:
+        raise Missing("a Docker engine needs root")
+    root = Path(tempfile.mkdtemp(prefix="cmdk-", dir="/tmp"))
+    bridge = f"cm{os.getpid()}"
+    network = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 256}"
+    address = f"unix://{root / 's'}"
+    arguments: list[str | Path] = [
+        "--data-root", root / "data", "--exec-root", root / "exec", "--pidfile", root / "pid", "--host", address,
+        "--bridge", bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+        "--shutdown-timeout", "1",
+    ]  # fmt: skip
+    try:
+        _ip("link", "add", bridge, "type", "bridge")
+        _ip("address", "add", f"{network}.1/24", "dev", bridge)
+        _ip("link", "set", bridge, "up")
+        with (root / "log").open("w") as output:
+            engine = subprocess.Popen(["dockerd", *arguments], stdout=output, stderr=output, process_group=0)
+            try:
+                _wait_for_engine(engine, root)
+                yield address
+            finally:
+                engine.terminate()
+                engine.wait(30)
+    finally:
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait_for_engine(engine: subprocess.Popen[bytes], root: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and engine.poll() is None:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(root / "s"))
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if b"200" in probe.recv(100):
+                return
+        time.sleep(0.05)
+    raise Missing(f"the Docker engine did not start: {(root / 'log').read_text()[-500:]}")
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"no Docker engine: `ip {' '.join(arguments)}` failed: {done.stderr.strip()}")

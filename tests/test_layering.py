@@ -28,7 +28,20 @@ MAY_IMPORT = {
     "transformers": {"sdk"},
     "wire": {"coalesce", "channel", "plugin", "messages", "schema", "redact", "errors"},
     "serve": {"wire", "plugin", "errors", ""},
-    "engine": {"coalesce", "wire", "channel", "plugin", "messages", "schema", "spec", "redact", "errors", ""},
+    "registries": {"errors", ""},
+    "engine": {
+        "registries",
+        "coalesce",
+        "wire",
+        "channel",
+        "plugin",
+        "messages",
+        "schema",
+        "spec",
+        "redact",
+        "errors",
+        "",
+    },
     "docs": {"sdk", "spec", "schema", "engine", "plugin", "cli", "errors"},
     "cli": {"serve", "engine", "docs", "spec", "schema", "plugin", "messages", "redact", "errors", ""},
     "api": {"engine", "spec", "plugin", "schema", "redact", "errors"},
@@ -97,6 +110,7 @@ def test_help_loads_no_heavy_module():
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'pyarrow', 'pydantic', 'numpy', 'duckdb', 'rich', 'yaml', 'tenacity', 'psycopg', 'grpc', 'google'}\n"
+        "heavy.add('httpx')\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from catchment.engine import registry
+from catchment.engine.acquire import CQ_DIR, acquire, needed
 from catchment.engine.plan import Plan, config_secrets, make_plan
 from catchment.engine.result import FailOn, Result, exit_code
 from catchment.engine.sync import BUFFER_BYTES, Options, Sync
@@ -70,11 +71,13 @@ def sync(
     columns_not_null: bool = False,
     summary_location: PathLike = "",
     buffer_bytes: int = BUFFER_BYTES,
+    cq_dir: PathLike = CQ_DIR,
 ) -> Result:
     """Sync every source of `config` into its destinations; what came of it, as `--output json` prints it.
 
     The keywords are the options of `catchment sync`. Raises `SpecError` with every mistake of the config before
-    anything starts, and `SyncFailed` for an outcome that `fail_on` names. KeyboardInterrupt ends the sync in order.
+    anything starts, `PluginError` for plugins that cannot be downloaded, and `SyncFailed` for an outcome that `fail_on`
+    names. KeyboardInterrupt ends the sync in order.
     """
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise SpecError(f"shard {shard!r}: the first number must be from 1 to the second")
@@ -87,7 +90,7 @@ def sync(
         summary_location=os.fspath(summary_location),
         buffer_bytes=buffer_bytes,
     )
-    run = Sync(_plan(config), options)
+    run = Sync(_plan(config, cq_dir), options)
     # The run has a thread of its own, so that an interrupt reaches this one while it waits.
     with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
         running = pool.submit(run.run)
@@ -111,12 +114,13 @@ def migrate(
     invocation_id: str = "",
     sources_in_parallel: int = 0,
     columns_not_null: bool = False,
+    cq_dir: PathLike = CQ_DIR,
 ) -> Result:
     """Create and change every table as a sync of `config` would, and write no rows; raises as `sync`."""
     options = Options(
         invocation_id=invocation_id, sources_in_parallel=sources_in_parallel, columns_not_null=columns_not_null
     )
-    return _checked(migrate_plan(_plan(config), options), fail_on)
+    return _checked(migrate_plan(_plan(config, cq_dir), options), fail_on)
 
 
 class StoredTable:
@@ -159,7 +163,14 @@ class StoredTable:
         return f"<table `{self.name}`: {', '.join(self.schema.names)}>"
 
 
-def read(config: ConfigLike, table: str, *, destination: str = "", columns: Sequence[str] | None = None) -> StoredTable:
+def read(
+    config: ConfigLike,
+    table: str,
+    *,
+    destination: str = "",
+    columns: Sequence[str] | None = None,
+    cq_dir: PathLike = CQ_DIR,
+) -> StoredTable:
     """A table of a destination of `config`; the database itself tells the columns.
 
     `destination` is its name, needed where the config has several. `columns` are those to read, None means all.
@@ -168,6 +179,7 @@ def read(config: ConfigLike, table: str, *, destination: str = "", columns: Sequ
     redactor = Redactor()
     chosen = _destination(_load(config, redactor, require="relaxed"), destination)
     make_plan(Config(destinations=(chosen,)), redactor=redactor)
+    acquire([chosen], cq_dir)
     with _opened(chosen, redactor) as plugin:
         if not plugin.capabilities.readable:
             raise Unsupported(f"destination `{chosen.name}` keeps nothing that could be read")
@@ -208,14 +220,16 @@ def _load(config: ConfigLike, redactor: Redactor, require: Require = "strict") -
     return loaded
 
 
-def _plan(config: ConfigLike) -> Plan:
-    """The config with its plugins checked. Raises `SpecError` with the mistakes of both at once."""
+def _plan(config: ConfigLike, cq_dir: PathLike) -> Plan:
+    """The config with its plugins checked, and at hand. Raises `SpecError` with the mistakes of both at once."""
     redactor = Redactor()
     try:
         loaded = _load(config, redactor)
     except PartlyWrong as error:
         return make_plan(error.config, error.problems, redactor)
-    return make_plan(loaded, redactor=redactor)
+    plan = make_plan(loaded, redactor=redactor)
+    acquire(needed(plan.config), cq_dir)
+    return plan
 
 
 def _checked(result: Result, fail_on: FailOn) -> Result:

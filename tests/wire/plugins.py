@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -39,6 +40,31 @@ def insert(data=None):
     return pb.Sync.Response(insert=pb.Sync.MessageInsert(record=record() if data is None else data))
 
 
+SCHEMAS = {
+    # As upstream's generator writes a number that may be left out, and a spec that must not have more.
+    "schema": {
+        "$defs": {
+            "Spec": {
+                "properties": {
+                    "rows": {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+                    "env": {"type": "array", "items": {"type": "string", "pattern": "^\\w+=\\w*$"}},
+                    "address": {"type": "string"},
+                },
+                "additionalProperties": False,
+                "type": "object",
+                "required": ["address"],
+            }
+        },
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": "#/$defs/Spec",
+    },
+    "far-schema": {"$ref": "https://127.0.0.1:1/schema.json"},
+    "wrong-schema-type": {"type": "no such type"},
+    "wrong-schema-pattern": {"properties": {"rows": {"pattern": "("}}},
+}
+"""What some plugins say that their spec is."""
+
+
 def log(text):
     os.write(1, text.encode() + b"\n")
 
@@ -58,6 +84,12 @@ class Plugin(plugin_pb2_grpc.PluginServicer):
 
     def GetName(self, request, context):
         return pb.GetName.Response(name="bad")
+
+    def GetSpecSchema(self, request, context):
+        self.at("schema")
+        if self.mistake not in SCHEMAS:
+            return super().GetSpecSchema(request, context)
+        return pb.GetSpecSchema.Response(json_schema=json.dumps(SCHEMAS[self.mistake]))
 
     def Init(self, request, context):
         self.at("init")

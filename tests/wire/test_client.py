@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from catchment.channel import Budget
+from catchment.destinations.sqlite import SQLite
 from catchment.errors import PluginError, PluginLost, ProtocolError, SpecError, Unsupported
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable, RowsSkipped, SourceError, TableError
 from catchment.plugin import SyncRequest
@@ -146,6 +147,25 @@ def test_error_of_the_destination_names_plugin_and_table(destination):
         session.write(Insert(TABLE, data.batch(TABLE, (1, "a"))))
     with pytest.raises(PluginLost, match="t is refused"):
         session.flush()
+
+
+def test_error_that_names_its_table_is_told_as_it_is(tmp_path):
+    with served(SQLite.as_plugin) as address:
+        plugin = RemoteDestination("sqlite", connected(address))
+        plugin.init({"connection_string": str(tmp_path / "x.db")})
+        changed = data.named("t", ("id", pa.utf8()), ("name", pa.utf8()))
+        session = plugin.session(Budget(1 << 20))
+        session.write(MigrateTable(TABLE))
+        session.flush()
+        session = plugin.session(Budget(1 << 20))
+        session.write(MigrateTable(changed))
+        with pytest.raises(PluginLost) as lost:
+            session.flush()
+        plugin.close()
+
+    text = str(lost.value)
+    assert "table `t` cannot be migrated" in text
+    assert text.count("table `t`") == 1
 
 
 def test_destination_that_gives_up_early_is_noticed_while_rows_are_sent(destination):

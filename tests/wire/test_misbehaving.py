@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from catchment.cli.report import print_report
 from tests.wire.test_local import ROOT, SHOP, config, nothing_is_left, sync
 
 __all__ = ["config", "nothing_is_left"]
@@ -99,6 +100,16 @@ def test_destination_that_fails_is_named_with_the_reason(config, bad, mistake, t
     assert all(row.rows_written == 0 for row in result.tables)
 
 
+def test_why_a_destination_is_lost_is_reported_once_however_many_tables_it_had(config, bad, capsys):
+    result = sync(config(SHOP, bad("refuse-write")))
+    print_report(result)
+
+    said = capsys.readouterr().out
+    assert sum(bool(row.errors) for row in result.tables) == 3
+    assert said.count("disk full") == 1
+    assert all(re.search(rf"{row.table}.*not published", said) for row in result.tables)
+
+
 def test_destination_that_answers_before_it_has_everything_is_not_believed(config, bad):
     result = sync(config("test", bad("end-early"), "{num_rows: 20000, num_clients: 4}"))
 
@@ -161,19 +172,19 @@ spec: {{name: d, registry: python, path: test, transformers: [t], write_mode: ap
 
 
 @pytest.mark.parametrize(
-    ("mistake", "text"),
+    ("mistake", "text", "outcome"),
     [
-        ("exit-transform", "ended with status 7"),
-        ("kill-transform-rows", "killed by SIGKILL"),
-        ("exit-transform-schema", "ended with status 7"),
-        ("transform-garbage", "does not begin as an Arrow stream"),
+        ("exit-transform", "ended with status 7", "failed"),
+        ("kill-transform-rows", "killed by SIGKILL", "failed"),
+        ("exit-transform-schema", "ended with status 7", "failed"),
+        ("transform-garbage", "does not begin as an Arrow stream", "partial"),
     ],
 )
-def test_transformer_that_fails_is_named_with_the_reason(write_config, bad, mistake, text):
+def test_transformer_that_fails_is_named_with_the_reason(write_config, bad, mistake, text, outcome):
     result = sync(write_config(TRANSFORMED.format(source=SHOP, path=bad(mistake))))
 
     errors = [group.message for row in result.tables for group in row.errors]
-    assert result.outcome == "partial"
+    assert result.outcome == outcome
     assert len(errors) == 3
     assert all("transformer plugin `t`" in error and text in error for error in errors), errors
 

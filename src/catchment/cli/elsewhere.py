@@ -10,7 +10,7 @@ _PACKAGE = (
 )
 
 ADVICE = {
-    "login": "there is no account to log in to; write what a plugin needs into its `spec`, secrets as `${NAME}`",
+    "login": "there is no account to log in to; set `CLOUDQUERY_API_KEY` if the hub wants to know who asks",
     "logout": "there is no account to log out of; nothing is kept on this machine",
     "switch": "there are no teams to switch between; keep one config for each of them",
     "addon": "there are no add-ons to download or publish; run SQL or dbt on the synced tables instead",

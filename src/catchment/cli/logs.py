@@ -57,6 +57,9 @@ def start(settings: Settings, redactor: Redactor) -> None:
     # Without any handler Python would print warnings to standard error.
     root.handlers = handlers or [logging.NullHandler()]
     root.setLevel(_LEVELS[settings.log_level])
+    # What they say of requests has addresses with signatures in them.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     # A full disk must not print a traceback for each line that is not logged.
     logging.raiseExceptions = False

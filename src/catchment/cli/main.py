@@ -25,7 +25,7 @@ COMMANDS = {
     "validate-config": ("validate_config", "Check a config and every plugin's spec; start nothing."),
     "test-connection": ("test_connection", "Try to reach every source and destination of a config."),
     "init": ("init", "Write a working config to start from."),
-    "plugin": ("plugin", "See what plugins there are, and which a config lacks."),
+    "plugin": ("plugin", "See what plugins there are, and fetch those that a config needs."),
     "docs": ("docs", "Write the reference pages."),
     "schema": ("schema", "Print the JSON Schema of a config, for editors."),
     "completion": ("completion", "Print the script that completes commands in a shell."),

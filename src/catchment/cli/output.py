@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -14,7 +14,7 @@ from catchment.redact import Redactor
 
 if TYPE_CHECKING:
     from catchment.engine.plan import Plan
-    from catchment.spec.model import Config
+    from catchment.spec.model import Config, PluginConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,6 +91,7 @@ def load_config(paths: Sequence[str], output: str = "text", *, relaxed: bool = F
     logs.log.info("Loading spec(s)", extra={"paths": list(paths)})
 
     from catchment.engine.plan import config_secrets
+    from catchment.engine.registry import native_twin
     from catchment.spec.load import load
     from catchment.spec.model import PartlyWrong
 
@@ -102,11 +103,20 @@ def load_config(paths: Sequence[str], output: str = "text", *, relaxed: bool = F
     REDACTOR.add(config_secrets(config))
     for warning in config.warnings:
         warn(str(warning))
+    plugins = (*config.sources, *config.destinations, *config.transformers)
+    for path, name in sorted({(plugin.path, native_twin(plugin)) for plugin in plugins}):
+        if name:
+            lines = f"  registry: python\n  path: {name}"
+            say(f"Note: `{path}` is built in here and needs no download, if you write\n{lines}", err=True)
     return config
 
 
-def load_plan(paths: Sequence[str], output: str = "text") -> Plan:
-    """The config in `paths` with its plugins checked. Raises `SpecError` with the mistakes of both at once."""
+def load_plan(paths: Sequence[str], output: str = "text", *, fetch: bool = True) -> Plan:
+    """The config in `paths` with its plugins checked and, with `fetch`, all of them on this machine.
+
+    Raises `SpecError` with the mistakes of both at once, and `PluginError` for plugins that cannot be had.
+    """
+    from catchment.engine.acquire import needed
     from catchment.engine.plan import make_plan
     from catchment.spec.model import PartlyWrong
 
@@ -117,7 +127,16 @@ def load_plan(paths: Sequence[str], output: str = "text") -> Plan:
     plan = make_plan(config, redactor=REDACTOR)
     for warning in plan.warnings:
         say(f"Warning: {warning}", err=True)
+    if fetch:
+        fetch_plugins(needed(plan.config), output)
     return plan
+
+
+def fetch_plugins(plugins: Iterable[PluginConfig], output: str = "text") -> None:
+    """Download those plugins that are to be downloaded and that the cache lacks. Raises as `acquire`."""
+    from catchment.engine.acquire import acquire
+
+    acquire(plugins, settings().cq_dir, lambda text: announce(text, output), warn)
 
 
 def say(text: str, *, err: bool = False) -> None:

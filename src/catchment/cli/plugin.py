@@ -1,4 +1,4 @@
-"""`catchment plugin`: the plugins that are installed, and those that a config lacks."""
+"""`catchment plugin`: the plugins that are installed, and those that a config needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catchment.cli.elsewhere import answer
-from catchment.cli.output import config_argument, load_config, output_option, print_json, say, settings
+from catchment.cli.output import announce, config_argument, load_config, output_option, print_json, say, settings, warn
 
 if TYPE_CHECKING:
     from catchment.spec.model import PluginConfig
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("plugin")
 def command() -> None:
-    """See what plugins there are, and which a config lacks."""
+    """See what plugins there are, and fetch those that a config needs."""
 
 
 @command.command("list")
@@ -38,13 +38,25 @@ def list_plugins(output: str) -> int:
 @config_argument
 @output_option
 def install(config: tuple[str, ...], output: str) -> int:
-    """Tell which plugins of CONFIG are installed, and what to install for those that are not.
+    """Have every plugin of CONFIG on this machine, and tell what to do about those that cannot be had.
 
-    Nothing is downloaded: plugins for `registry: python` are Python packages, which `pip` installs.
+    Plugins of the registries `cloudquery` and `github` go into the cache of `--cq-dir`, images of `docker` into the
+    Docker engine. Plugins for `registry: python` are Python packages, which `pip` installs.
     """
+    from catchment.engine.acquire import install as install_plugins
+
     loaded = load_config(config, output, relaxed=True)
     plugins: list[PluginConfig] = [*loaded.sources, *loaded.destinations, *loaded.transformers]
-    found = [{"kind": p.kind, "plugin": p.version_string, "missing": _missing(p)} for p in plugins]
+    outcomes = install_plugins(plugins, settings().cq_dir, lambda text: announce(text, output), warn)
+    states = {id(outcome.config): outcome for outcome in outcomes}
+    found: list[dict[str, str]] = []
+    for plugin in plugins:
+        outcome = states.get(id(plugin))
+        missing = str(outcome.error or "") if outcome is not None else _missing(plugin)
+        new = "downloaded" if outcome is not None and outcome.is_new else "installed"
+        place = plugin.image or plugin.program
+        found.append({"kind": plugin.kind, "plugin": plugin.version_string, "missing": missing,
+                      "state": "missing" if missing else new, "place": "" if missing else place})  # fmt: skip
     lacking = [entry for entry in found if entry["missing"]]
     if output == "json":
         document: dict[str, object] = {"plugins": found}
@@ -53,7 +65,7 @@ def install(config: tuple[str, ...], output: str) -> int:
         print_json(document)
     else:
         for entry in found:
-            say(f"{entry['kind']} {entry['plugin']}: {entry['missing'] or 'installed'}")
+            say(f"{entry['kind']} {entry['plugin']}: {entry['missing'] or entry['state']}")
         if lacking:
             say(f"Error: {len(lacking)} of {len(found)} plugins cannot be used", err=True)
     return 1 if lacking else 0

@@ -26,8 +26,9 @@ def print_report(result: Result, what: str = "Sync") -> None:
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(file=text, force_terminal=on_terminal, highlight=False, width=None if on_terminal else 160)
     _print_tables(console, result.tables)
+    gone = {part.name: part.error for part in result.destinations}
     for row in result.tables:
-        _print_troubles(console, row)
+        _print_troubles(console, row, gone.get(row.destination, ""))
     for part in (*result.sources, *result.destinations):
         if part.error:
             console.print(f"{part.plugin}: {part.error}", style="red", markup=False, soft_wrap=True)
@@ -72,9 +73,12 @@ def _state(row: TableResult) -> str:
     return "[red]not published[/red]"
 
 
-def _print_troubles(console: Console, row: TableResult) -> None:
+def _print_troubles(console: Console, row: TableResult, gone: str) -> None:
+    """Print what a table has to say; `gone` is the error of its destination as a whole, which is said once for all."""
     where = f"{row.source} → {row.destination} {row.table}"
     for group in row.errors:
+        if group.message == gone:
+            continue
         times = f" ({group.count} times)" if group.count > 1 else ""
         client = f" [{group.client}]" if group.client else ""
         console.print(f"error in {where}{client}: {group.message}{times}", style="red", markup=False, soft_wrap=True)

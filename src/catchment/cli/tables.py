@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from catchment.cli.output import REDACTOR, config_argument, load_config, output_option, print_json, say
+from catchment.cli.output import REDACTOR, config_argument, fetch_plugins, load_config, output_option, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,9 @@ def command(ctx: click.Context, config: tuple[str, ...], output: str, output_dir
     writes = output == "text" or ctx.get_parameter_source("output_dir") is ParameterSource.COMMANDLINE
     documents: dict[str, list[dict[str, Any]]] = {}
     failed = False
-    for source in load_config(config, output, relaxed=True).sources:
+    sources = load_config(config, output, relaxed=True).sources
+    fetch_plugins(sources, output)
+    for source in sources:
         plugin_name, tables, unreadable = _tables(source, which)
         for name, reason in unreadable.items():
             failed = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catchment.cli.output import REDACTOR, config_argument, load_config, output_option, print_json, say
+from catchment.cli.output import REDACTOR, config_argument, fetch_plugins, load_config, output_option, print_json, say
 
 if TYPE_CHECKING:
     from catchment.spec.model import DestinationConfig, SourceConfig
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def command(config: tuple[str, ...], output: str) -> int:
     """Try to reach every source and destination of CONFIG."""
     loaded = load_config(config, output, relaxed=True)
-    results = [_result("source", it.version_string, lambda it=it: _try_source(it)) for it in loaded.sources]  # type: ignore[misc]
+    results = [_result("source", it.version_string, lambda it=it: _try_source(it, output)) for it in loaded.sources]  # type: ignore[misc]
     results += [
-        _result("destination", it.version_string, lambda it=it: _try_destination(it))  # type: ignore[misc]
+        _result("destination", it.version_string, lambda it=it: _try_destination(it, output))  # type: ignore[misc]
         for it in loaded.destinations
     ]
     failed = sum(not result["success"] for result in results)
@@ -43,9 +43,10 @@ def command(config: tuple[str, ...], output: str) -> int:
     return 1 if failed else 0
 
 
-def _try_source(source: SourceConfig) -> None:
+def _try_source(source: SourceConfig, output: str) -> None:
     from catchment.engine import registry
 
+    fetch_plugins([source], output)
     plugin = registry.source_for(source)
     try:
         try:
@@ -57,9 +58,10 @@ def _try_source(source: SourceConfig) -> None:
         plugin.close()
 
 
-def _try_destination(destination: DestinationConfig) -> None:
+def _try_destination(destination: DestinationConfig, output: str) -> None:
     from catchment.engine import registry
 
+    fetch_plugins([destination], output)
     plugin = registry.destination_for(destination)
     try:
         try:

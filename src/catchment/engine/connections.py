@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from catchment.plugin import DestinationPlugin
@@ -40,20 +40,29 @@ class Connections:
                 self._shared[name] = Shared(destination)
             return self._shared[name].address
 
-    def filled(self, value: Any) -> Any:
-        """A JSON-like value with every `@@plugins.NAME.connection` in its texts replaced by the address."""
+    def filled(self, value: Any, reached: Callable[[str], str] = str) -> Any:
+        """A JSON-like value with every `@@plugins.NAME.connection` in its texts replaced by the address.
+
+        `reached` tells under which address the reader of the value gets there.
+        """
         if isinstance(value, str):
-            return CONNECTION.sub(lambda match: self.of(match[1]), value)
+            return CONNECTION.sub(lambda match: reached(self.of(match[1])), value)
         if isinstance(value, Mapping):
-            return {key: self.filled(item) for key, item in value.items()}
+            return {key: self.filled(item, reached) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.filled(item) for item in value]
+            return [self.filled(item, reached) for item in value]
         return value
 
     def close(self) -> None:
         """Answer no more."""
         for shared in self._shared.values():
             shared.close()
+
+
+def reached_by(plugin: Any) -> Callable[[str], str]:
+    """Under which address a plugin reaches what listens here: another one only where it runs in a container."""
+    reached: Callable[[str], str] = getattr(plugin, "reached", str)
+    return reached
 
 
 def names_in(value: Any) -> set[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from catchment.engine import registry
 from catchment.engine.connections import CONNECTION, names_in
+from catchment.engine.foreign import CREDENTIALS
 from catchment.errors import CatchmentError, Problem, SpecError
 from catchment.plugin import Capabilities, Plugin
 from catchment.redact import Redactor
 from catchment.spec.fields import secrets_of
 from catchment.spec.model import Config, DestinationConfig, PluginConfig, SourceConfig, TransformerConfig
 
-NOT_YET = ("max_rejects", "max_stale_ratio", "expect")
+NOT_YET = ("max_stale_ratio", "expect")
 """Options of a destination that are read and refused."""
 
 
@@ -84,7 +86,8 @@ def make_plan(config: Config, problems: Sequence[Problem] = (), redactor: Redact
 def config_secrets(config: Config) -> frozenset[str]:
     """What must not be shown of a config, apart from what only its plugins know."""
     plugins: list[PluginConfig] = [*config.sources, *config.destinations, *config.transformers]
-    return config.secrets.union(*(secrets_of(plugin) for plugin in plugins))
+    credentials = {os.environ.get(name, "") for name in CREDENTIALS} - {""}
+    return config.secrets.union(credentials, *(secrets_of(plugin) for plugin in plugins))
 
 
 def backend_destination(source: SourceConfig) -> str:
@@ -108,7 +111,7 @@ def used_destinations(config: Config) -> list[DestinationConfig]:
 
 def _warnings(config: Config) -> Iterator[Problem]:
     for source in config.sources:
-        if source.otel_endpoint and source.registry != "local":
+        if source.otel_endpoint and source.registry in ("python", "grpc"):
             message = "`otel_endpoint` is accepted, but traces and metrics are not exported yet"
             yield source.located(Problem(message, path="spec.otel_endpoint"))
     for source in config.sources:
@@ -184,6 +187,9 @@ def _check_destination(destination: DestinationConfig, capabilities: Capabilitie
             else f"`publish: atomic` needs `write_mode: overwrite-delete-stale`, not `{destination.write_mode}`"
         )
         problems.append(Problem(reason, path="spec.publish", hint="write `stream`, or leave it out"))
+    if destination.max_rejects and not capabilities.rejects:
+        text = f"`{destination.path}` does not say which row it refuses"
+        problems.append(Problem(text, path="spec.max_rejects", hint="leave it out"))
     problems.extend(
         Problem(f"`{key}` is not supported yet", path=f"spec.{key}", hint="leave it out")
         for key in NOT_YET

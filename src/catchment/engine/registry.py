@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Any, cast
 
-from catchment.engine.foreign import REGISTRIES, foreign
+from catchment.engine.foreign import DOWNLOADED, REGISTRIES, foreign
 from catchment.errors import PluginError, SpecError, did_you_mean
 from catchment.plugin import DestinationPlugin, Kind, Plugin, PluginFactory, SourcePlugin, TransformerPlugin
 from catchment.spec.fields import ObjectPath
 
 if TYPE_CHECKING:
-    from catchment.spec.model import DestinationConfig, SourceConfig, TransformerConfig
+    from catchment.spec.model import DestinationConfig, PluginConfig, SourceConfig, TransformerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,11 @@ def installed() -> list[InstalledPlugin]:
 def factory(kind: Kind, registry: str, path: str) -> PluginFactory:
     """The object that makes the plugin.
 
-    Raises `SpecError` for a registry that is not there yet, an unknown name, and an object that is no plugin;
-    `PluginError` when its module cannot be imported.
+    Raises `SpecError` for an unknown name, a registry whose plugins have no such object, and an object that is no
+    plugin; `PluginError` when its module cannot be imported.
     """
     if registry != "python":
-        raise SpecError(
-            f"{kind} plugin `{path}`: registry {registry!r} is not supported yet",
-            hint=_python_twin(kind, path) or "only `registry: python` is, `catchment plugin list` shows what is there",
-        )
+        raise SpecError(f"{kind} plugin `{path}` runs elsewhere", hint="only `registry: python` runs in process")
     if isinstance(path, ObjectPath):
         return cast(PluginFactory, path.plugin)
     module_name, _, attribute = path.partition(":")
@@ -107,6 +104,14 @@ def make_transformer(registry: str, path: str) -> TransformerPlugin:
     return cast(TransformerPlugin, _made("transformer", registry, path, "transform"))
 
 
+def native_twin(config: PluginConfig) -> str:
+    """Name of the installed plugin that does what a downloaded one of upstream's does; empty if there is none."""
+    team, _, name = config.path.partition("/")
+    if config.registry not in DOWNLOADED or team != "cloudquery":
+        return ""
+    return name if any(point.name == name for point in _points(config.kind)) else ""
+
+
 def source_for(config: SourceConfig) -> SourcePlugin:
     """The source that a config names, wherever it comes from; raises as `make_source`."""
     made = foreign(config) if config.registry in REGISTRIES else make_source(config.registry, config.path)
@@ -142,11 +147,3 @@ def _entry_point(kind: Kind, name: str) -> EntryPoint:
         return points[name]
     hint = did_you_mean(name, points)
     raise SpecError(f"{kind} plugin {name!r} is not installed", hint=hint or "write `package.module:Object`")
-
-
-def _python_twin(kind: Kind, path: str) -> str:
-    """The two-line change for a plugin of another registry that is built in here; empty if there is none."""
-    name = path.rpartition("/")[2]
-    if any(point.name == name for point in _points(kind)):
-        return f"write `registry: python` and `path: {name}` for the one that is built in"
-    return ""

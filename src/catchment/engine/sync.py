@@ -20,7 +20,7 @@ from pathlib import Path
 from catchment import __version__
 from catchment.channel import Budget
 from catchment.engine import registry
-from catchment.engine.connections import Connections
+from catchment.engine.connections import Connections, reached_by
 from catchment.engine.foreign import destination_at
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.plan import Plan, backend_destination, used_destinations
@@ -150,9 +150,9 @@ class Sync:
                 pipelines.append(self._pipeline(config, destination, now))
             if not pipelines:
                 raise PluginError(f"source `{config.name}`: none of its destinations can be used")
-            spec = self._connections.filled(config.spec)
+            spec = self._connections.filled(config.spec, reached_by(source))
             source.init(spec, no_connection=not self.reads, invocation_id=self.result.invocation_id)
-            run = SourceRun(config.name, source, self._request(config), pipelines, result)
+            run = SourceRun(config.name, source, self._request(config, source), pipelines, result)
             with self._lock:
                 self._runs.append(run)
                 if self._interrupted.is_set():
@@ -199,11 +199,13 @@ class Sync:
             result.outcome, result.error = "failed", f"the sync summary could not be written: {error}"
 
     def _end(self, source: SourcePlugin, pipelines: Iterable[Pipeline]) -> None:
-        """Close what belongs to one source, and note destinations that got lost."""
+        """Close what belongs to one source, and note destinations that got lost, or lost what stands before them."""
         for pipeline in pipelines:
-            if pipeline.lost is not None:
+            reason = pipeline.lost or pipeline.broken
+            if reason is not None:
                 result = self._results[pipeline.destination_name]
-                result.outcome, result.error = "failed", str(pipeline.lost)
+                result.outcome, result.error = "failed", str(reason)
+            if pipeline.lost is not None:
                 self._unusable.add(pipeline.destination_name)
             try:
                 pipeline.close()
@@ -244,6 +246,7 @@ class Sync:
             # To stage rows is to make tables, which `--no-migrate` forbids.
             atomic=self.plan.is_atomic(destination) and self.options.migrate,
             run=uuid.uuid4().hex[:12],
+            max_rejects=destination.max_rejects,
             has_backend=source.backend_options is not None,
         )
 
@@ -256,7 +259,7 @@ class Sync:
             plugins.append(plugin)
         return plugins
 
-    def _request(self, source: SourceConfig) -> SyncRequest:
+    def _request(self, source: SourceConfig, plugin: SourcePlugin) -> SyncRequest:
         backend = None
         if source.backend_options is not None:
             destination = backend_destination(source)
@@ -264,7 +267,7 @@ class Sync:
                 raise PluginError(
                     f"source `{source.name}`: destination `{destination}` with its cursors cannot be used"
                 )
-            backend = self._backend(source, source.backend_options)
+            backend = self._backend(source, source.backend_options, reached_by(plugin))
         return SyncRequest(
             selection=selection(source),
             deterministic_cq_id=source.deterministic_cq_id,
@@ -274,11 +277,11 @@ class Sync:
             stop_on_error=source.on_error == "stop",
         )
 
-    def _backend(self, source: SourceConfig, options: BackendOptions) -> Backend:
+    def _backend(self, source: SourceConfig, options: BackendOptions, reached: Callable[[str], str]) -> Backend:
         name = backend_destination(source)
         if name:
             found = self._destinations[name]
-            return Backend(found, options.table_name, source.name, lambda: self._connections.of(name))
+            return Backend(found, options.table_name, source.name, lambda: reached(self._connections.of(name)))
         return Backend(destination_at(options.connection), options.table_name, source.name, lambda: options.connection)
 
     def _close(self) -> None:

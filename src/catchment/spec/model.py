@@ -67,6 +67,8 @@ class PluginConfig(_Part):
     """The plugin's own config."""
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
+    _program: str = PrivateAttr("")
+    _image: str = PrivateAttr("")
 
     @model_validator(mode="after")
     def _objects_run_in_process(self) -> Self:
@@ -78,6 +80,20 @@ class PluginConfig(_Part):
     def is_registry_inferred(self) -> bool:
         """Whether the config does not say where the plugin comes from."""
         return "registry" not in self.model_fields_set
+
+    @property
+    def program(self) -> str:
+        """The file that is executed; empty for what is none, or not on this machine yet."""
+        return str(self.path) if self.registry == "local" else self._program
+
+    @property
+    def image(self) -> str:
+        """The Docker image that runs; empty for what is none."""
+        return str(self.path) if self.registry == "docker" else self._image
+
+    def place(self, program: str, image: str) -> None:
+        """Note where a plugin of a registry is now: the path of its program, or the image that it is published as."""
+        self._program, self._image = program, image
 
     @property
     def version_string(self) -> str:

@@ -84,6 +84,14 @@ class _Remote:
         except (PluginError, ProtocolError) as error:
             raise type(error)(f"{self.shown}: {error.args[0]}", hint=error.hint) from error
 
+    def spec_schema(self) -> str | None:
+        """The JSON Schema of the plugin's spec, for which it need not be initialised; None if it gives none."""
+        try:
+            answer = self.call("GetSpecSchema", pb.GetSpecSchema.Request())
+        except Unsupported:
+            return None
+        return str(answer.json_schema) or None
+
     def test_connection(self) -> None:
         """Ask the plugin's own check; where it has none, initialise it."""
         try:
@@ -131,7 +139,7 @@ class RemoteSource(_Remote):
         self.ready()
         output = self.peer.output
         if output is not None:
-            output.settle()
+            self.peer.settle()
             output.take()
         call = self.bound("Sync")(_sync_request(request))
         merged = self._merged = Coalescer(idle_s=self._idle_s, what=self.shown)
@@ -149,8 +157,12 @@ class RemoteSource(_Remote):
         finally:
             call.cancel()
         if output is not None:
-            output.settle()
+            self.peer.settle(last=True)
             yield from _hidden(output.take(), tables)
+
+    def reached(self, address: str) -> str:
+        """Where it reaches what listens at `address` here; asked before it is started."""
+        return self.peer.reached(address)
 
     def acknowledge(self, cursors: Sequence[Cursor]) -> None:
         """Nothing: it keeps its cursors itself."""
@@ -209,8 +221,8 @@ class RemoteDestination(_Remote):
         self.peer.channel()
         return self.peer.target
 
-    def session(self, budget: Budget) -> RemoteSession:
-        """Begin to write: one stream for all of it."""
+    def session(self, budget: Budget, *, max_rejects: int = 0) -> RemoteSession:
+        """Begin to write: one stream for all of it. The protocol has no word for single rows."""
         self.ready()
         return RemoteSession(self.shown, self.peer)
 

@@ -46,17 +46,20 @@ class Logged:
 
 
 class Output:
-    """Reads both streams of a process on a thread of its own until they end."""
+    """Reads both streams of a process, or the one of a container, on a thread of its own until they end."""
 
-    def __init__(self, name: str, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+    def __init__(self, name: str, stdout: IO[bytes], stderr: IO[bytes] | None = None) -> None:
         self.warnings = 0
         self.errors = 0
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         """The last lines, as text."""
         self._log = logging.getLogger(f"catchment.plugin.{name}")
         self._logged: list[Logged] = []
-        self._streams = {stdout.fileno(): _Lines(self._json), stderr.fileno(): _Lines(self._plain)}
-        self._files = (stdout, stderr)
+        self._streams = {stdout.fileno(): _Lines(self._json)}
+        self._files = [stdout]
+        if stderr is not None:
+            self._streams[stderr.fileno()] = _Lines(self._plain)
+            self._files.append(stderr)
         self._wake, self._waker = os.pipe()
         self._settled = threading.Condition()
         self._asked = self._answered = 0

@@ -40,6 +40,15 @@ class Connected:
         """Where another process reaches it; only after `channel`."""
         return self._address
 
+    def settle(self, *, last: bool = False) -> None:
+        """Return when what it has printed by now is counted; with `last` nothing more is asked of it."""
+        if self.output is not None:
+            self.output.settle()
+
+    def reached(self, address: str) -> str:
+        """Where the plugin reaches what listens at `address` here; asked before it is started."""
+        return address
+
     def channel(self) -> grpc.Channel:
         """The channel; opened, and the version agreed on, at the first call. Raises `PluginLost`, `ProtocolError`."""
         with self._lock:
@@ -104,6 +113,17 @@ class Connected:
                 f"the plugin speaks protocol versions {spoken}, version {service.VERSION} is needed; "
                 + ("upgrade the plugin" if older else "upgrade catchment")
             )
+
+
+class Absent(Connected):
+    """A plugin that cannot be started yet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("")
+        self._reason = reason
+
+    def _begin(self) -> None:
+        raise PluginError(self._reason)
 
 
 class Started(Connected):

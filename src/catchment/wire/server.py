@@ -207,7 +207,7 @@ class Servicer:
                         session.write(message)
         finally:
             session.flush()
-        errors = [f"table `{name}`: {stats.error}" for name, stats in session.stats().items() if stats.error]
+        errors = [_of_table(name, stats.error) for name, stats in session.stats().items() if stats.error]
         if errors:
             raise PluginError("; ".join(errors))
         if self._stopping.is_set():
@@ -337,9 +337,11 @@ def _named(message: Any) -> Iterator[None]:
         yield
     except PluginError as error:
         name = message.table_name if hasattr(message, "table_name") else message.table.name
-        if f"`{name}`" in str(error):
-            raise
-        raise PluginError(f"table `{name}`: {error}") from error
+        raise PluginError(_of_table(name, str(error))) from error
+
+
+def _of_table(name: str, text: str) -> str:
+    return text if f"`{name}`" in text else f"table `{name}`: {text}"
 
 
 def _until_broken(requests: Iterator[Any]) -> Iterator[Any]:
