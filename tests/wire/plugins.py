@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import json
 import os
 import signal
@@ -67,6 +69,45 @@ SCHEMAS = {
 
 def log(text):
     os.write(1, text.encode() + b"\n")
+
+
+def field(number, data):
+    """A text, bytes or message as protobuf writes it."""
+    size, length = len(data), b""
+    while size > 127:
+        size, length = size >> 7, length + bytes([size & 127 | 128])
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+def metrics(name, table, client, count):
+    """A request of OpenTelemetry's as the vendor's Go plugins send it, written by hand."""
+    pairs = {"sync.table.name": table, "sync.client.id": client}
+    point = b"".join(field(7, field(1, k.encode()) + field(2, field(1, v.encode()))) for k, v in pairs.items())
+    point += bytes([6 << 3 | 1]) + count.to_bytes(8, "little")
+    sums = field(1, point) + bytes([2 << 3, 2])
+    return field(1, field(2, field(2, field(1, name.encode()) + field(7, sums))))
+
+
+def send_metrics(mistake):
+    endpoint = sys.argv[sys.argv.index("--otel-endpoint") + 1]
+    assert "--otel-endpoint-insecure" in sys.argv
+    table = "elsewhere" if mistake == "counts-elsewhere" else "t"
+    bodies = [metrics("sync.table.errors", table, "eu", 1), metrics("sync.table.resources", table, "eu", 9)]
+    if mistake == "counts":
+        # Sums are told again and again, and of each client.
+        bodies += [metrics("sync.table.errors", table, "eu", 2), metrics("sync.table.panics", table, "us", 1)]
+        bodies += [b"garbage"]
+    for body in bodies:
+        connection = http.client.HTTPConnection(endpoint, timeout=5)
+        packed = {"Content-Encoding": "gzip"}
+        connection.request("POST", "/v1/metrics", gzip.compress(body), packed)
+        log(json.dumps({"level": "debug", "message": f"told {connection.getresponse().status}"}))
+
+
+def stop(mistake):
+    if mistake.startswith("counts"):
+        send_metrics(mistake)
+    os._exit(0)
 
 
 class Plugin(plugin_pb2_grpc.PluginServicer):
@@ -211,7 +252,7 @@ def main():
     if mistake == "ignores-signals" or mistake == "hang-rows":
         while True:
             time.sleep(1)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: stop(mistake))
     threading.Event().wait()
 
 

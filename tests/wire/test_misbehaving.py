@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from catchment.cli.report import print_report
+from catchment.wire.telemetry import Receiver
 from tests.wire.test_local import ROOT, SHOP, config, nothing_is_left, sync
 
 __all__ = ["config", "nothing_is_left"]
@@ -143,6 +144,35 @@ def test_error_that_names_no_table_makes_the_whole_source_incomplete(config, bad
     assert (table.complete, table.errors) == (False, [])
     assert "names no table: panic somewhere" in table.stale_kept_reason
     assert "panic somewhere" in result.sources[0].error
+
+
+def test_errors_that_only_the_metrics_count_make_the_table_incomplete(config, bad):
+    result = sync(config(bad("counts"), "test", more=LIMITS, mode="overwrite-delete-stale"))
+
+    (table,) = result.tables
+    assert (result.outcome, table.complete) == ("partial", False)
+    assert [error.message for error in table.errors] == ["the source counted 3 errors, of which its log may say more"]
+    assert table.stale_kept_reason
+
+
+def test_metrics_of_a_table_that_nobody_announced_make_the_whole_source_incomplete(config, bad):
+    result = sync(config(bad("counts-elsewhere"), "test", more=LIMITS, mode="overwrite-delete-stale"))
+
+    (table,) = result.tables
+    assert (result.outcome, table.complete, table.errors) == ("partial", False, [])
+    assert "the source counted 1 error" in table.stale_kept_reason
+
+
+def test_metrics_go_where_the_config_says(config, bad):
+    receiver = Receiver()
+    more = f"{LIMITS}\n  otel_endpoint: {receiver.endpoint}\n  otel_endpoint_insecure: true"
+    try:
+        result = sync(config(bad("counts"), "test", more=more, mode="overwrite-delete-stale"))
+    finally:
+        receiver.close()
+
+    assert result.outcome == "complete"
+    assert receiver.failures() == {"t": 3}
 
 
 def test_lines_that_are_no_log_lines_are_logged_all_the_same(config, bad, caplog):

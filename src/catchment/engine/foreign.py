@@ -104,7 +104,8 @@ def _peer(config: PluginConfig) -> Connected:
         start_s=config.timeouts.start,
         stop_s=config.timeouts.stop,
     )
-    return Started(config.name, command)
+    # Where the config names no collector of its own, the source is given ours.
+    return Started(config.name, command, listens=config.kind == "source" and not endpoint)
 
 
 def _contained(config: PluginConfig, log_level: str, extra: Sequence[str]) -> Connected:

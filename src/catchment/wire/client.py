@@ -157,8 +157,14 @@ class RemoteSource(_Remote):
         finally:
             call.cancel()
         if output is not None:
+            # Nothing more is asked of it: it may be gone after this.
+            self._initialised = False
             self.peer.settle(last=True)
-            yield from _hidden(output.take(), tables)
+            for hidden in list(_hidden(output.take(), tables)):
+                yield hidden
+                if isinstance(hidden, TableError):
+                    tables[hidden.table_name] = False
+            yield from _counted(self.peer.failures(), tables)
 
     def reached(self, address: str) -> str:
         """Where it reaches what listens at `address` here; asked before it is started."""
@@ -314,6 +320,16 @@ class RemoteTransformer(_Remote):
         if stream is not None:
             stream.cancel()
         super().close()
+
+
+def _counted(failures: Mapping[str, int], tables: Mapping[str, bool]) -> Iterator[SyncMessage]:
+    """What the metrics say of tables that had no error of their own in the stream."""
+    for table, count in failures.items():
+        text = f"the source counted {count} error{'s' if count > 1 else ''}, of which its log may say more"
+        if table not in tables:
+            yield SourceError(text)
+        elif tables[table]:
+            yield TableError(table, text)
 
 
 def _hidden(logged: Sequence[Logged], tables: Mapping[str, bool]) -> Iterator[SyncMessage]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
@@ -15,6 +16,9 @@ from catchment.wire import service
 from catchment.wire._pb import plugin_pb2 as pb
 from catchment.wire.output import Output
 from catchment.wire.process import Command, NotStarted, Process
+
+if TYPE_CHECKING:
+    from catchment.wire.telemetry import Receiver
 
 TLS = "grpcs://"
 _TLS_OPTIONS = ("ca", "cert", "key")
@@ -44,6 +48,10 @@ class Connected:
         """Return when what it has printed by now is counted; with `last` nothing more is asked of it."""
         if self.output is not None:
             self.output.settle()
+
+    def failures(self) -> Mapping[str, int]:
+        """Errors that the plugin's metrics count, by table, as far as they can be seen; after the last `settle`."""
+        return {}
 
     def reached(self, address: str) -> str:
         """Where the plugin reaches what listens at `address` here; asked before it is started."""
@@ -127,13 +135,18 @@ class Absent(Connected):
 
 
 class Started(Connected):
-    """A plugin that is started when it is first needed, and stopped by `close`."""
+    """A plugin that is started when it is first needed, and stopped by `close`.
 
-    def __init__(self, name: str, command: Command) -> None:
+    With `listens` its metrics are read. They come at its end, so the last `settle` stops it.
+    """
+
+    def __init__(self, name: str, command: Command, *, listens: bool = False) -> None:
         super().__init__("", start_s=command.start_s)
         self._name = name
         self._command = command
         self._process: Process | None = None
+        self._listens = listens
+        self._receiver: Receiver | None = None
 
     @property
     def output(self) -> Output | None:
@@ -145,8 +158,25 @@ class Started(Connected):
         """The socket that it listens on."""
         return self._process.target if self._process is not None else ""
 
+    def settle(self, *, last: bool = False) -> None:
+        """As for any; where its metrics are read, the last one ends the process."""
+        if last and self._receiver is not None:
+            self._stop()
+        else:
+            super().settle()
+
+    def failures(self) -> Mapping[str, int]:
+        """What it has counted, once it has ended."""
+        return self._receiver.failures() if self._receiver is not None else {}
+
     def close(self) -> None:
         """Hang up and stop the process."""
+        self._stop()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.close()
+
+    def _stop(self) -> None:
         super().close()
         process, self._process = self._process, None
         if process is not None:
@@ -156,13 +186,25 @@ class Started(Connected):
         if self._process is not None:
             return
         try:
-            self._process = Process(self._name, self._command)
+            self._process = Process(self._name, self._told_where())
         except NotStarted as error:
-            # Plugins made with the vendor's Python SDK cannot listen on a socket of the file system.
+            # Plugins made with the vendor's Python SDK cannot listen on a socket of the file system, have no metrics,
+            # and do not understand the flags of them.
             try:
                 self._process = Process(self._name, self._command, "tcp")
             except NotStarted:
                 raise error from None
+
+    def _told_where(self) -> Command:
+        """The command with the address that metrics are sent to."""
+        if not self._listens:
+            return self._command
+        if self._receiver is None:
+            from catchment.wire.telemetry import Receiver
+
+            self._receiver = Receiver()
+        extra = (*self._command.extra, "--otel-endpoint", self._receiver.endpoint, "--otel-endpoint-insecure")
+        return replace(self._command, extra=extra)
 
     def _ended(self) -> str:
         # A connection breaks a moment before its process is gone.
