@@ -14,6 +14,7 @@ import psutil
 import psycopg
 
 from benchmarks import data, measure
+from benchmarks.mixed import mixed_jobs
 from benchmarks.wire import wire_jobs
 
 SCRIPTS = str(Path(__file__).with_name("scripts.py"))
@@ -58,6 +59,15 @@ class World:
         with psycopg.connect(self.url()) as connection:
             row = connection.execute(query).fetchone()
         return str(row[0]) if row else ""
+
+    def constraints(self, table: str) -> list[str]:
+        """Primary key and unique constraints that a sync left."""
+        query = (
+            f"select pg_get_constraintdef(oid) from pg_constraint where conrelid = '{table}'::regclass "
+            "and contype in ('p', 'u') order by contype"
+        )
+        with psycopg.connect(self.url()) as connection:
+            return [row[0] for row in connection.execute(query).fetchall()]
 
     def sync(self, config: Path) -> measure.Sample:
         return measure.run([sys.executable, "-m", "catchment", "sync", str(config), "--progress", "none"], self.process)
@@ -123,7 +133,7 @@ def parquet_postgresql(world: World, million: int, mode: str, most: float, *, re
         sample = world.sync(config)
         if not csv.exists():
             world.bash(world.query("\\copy lineitem to '" + str(csv) + "' csv"))
-        constraints[:] = _constraints(world)
+        constraints[:] = world.constraints("lineitem")
         world.sql("drop table if exists base", "create table base (like lineitem)", "truncate base")
         return sample
 
@@ -137,16 +147,6 @@ def parquet_postgresql(world: World, million: int, mode: str, most: float, *, re
 
     constraints: list[str] = []
     return Job(name, ours, baseline, f"<= {most}x wall", ratio(most))
-
-
-def _constraints(world: World) -> list[str]:
-    """Primary key and unique constraints that the sync left."""
-    with psycopg.connect(world.url()) as connection:
-        rows = connection.execute(
-            "select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'lineitem'::regclass "
-            "and contype in ('p', 'u') order by contype"
-        ).fetchall()
-    return [row[0] for row in rows]
 
 
 _PLAIN_COLUMNS = (
@@ -190,7 +190,7 @@ def postgresql_postgresql(world: World) -> Job:
         _origin(world)
         world.sql("drop table if exists lineitem", "checkpoint")
         sample = world.sync(config)
-        constraints[:] = _constraints(world)
+        constraints[:] = world.constraints("lineitem")
         world.sql("drop table if exists base", "create table base (like lineitem)")
         for definition in constraints:
             world.sql(f"alter table base add {definition}")
@@ -236,6 +236,29 @@ def into_duckdb(world: World, origin: str, most: float) -> Job:
         theirs.unlink(missing_ok=True)
         where = str(data.lineitem(6)) if origin == "parquet" else world.url("origin")
         return measure.run([sys.executable, SCRIPTS, f"{origin}_duckdb", where, str(theirs), target[0]], world.process)
+
+    return Job(name, ours, baseline, f"<= {most}x wall", ratio(most))
+
+
+def into_sqlite(world: World, million: int, most: float, *, reload: bool = False) -> Job:
+    """Parquet into SQLite, against ADBC ingesting the same rows in one transaction into a table without a key."""
+    name = f"parquet-sqlite-{'reload' if reload else 'append'}-{million}m"
+    mine, theirs = world.folder / f"{name}.sqlite", world.folder / f"{name}-base.sqlite"
+    parquet = data.lineitem(million)
+    destination: dict[str, object] = {"path": "sqlite", "spec": {"connection_string": str(mine)}}
+    mode = "overwrite-delete-stale" if reload else "append"
+    config = data.config(world.folder, name, data.parquet_source(parquet), destination, mode)
+
+    def ours() -> measure.Sample:
+        if not reload:
+            mine.unlink(missing_ok=True)
+        elif not mine.exists():
+            world.sync(config)
+        return world.sync(config)
+
+    def baseline() -> measure.Sample:
+        theirs.unlink(missing_ok=True)
+        return measure.run([sys.executable, SCRIPTS, "parquet_sqlite", str(parquet), str(theirs)])
 
     return Job(name, ours, baseline, f"<= {most}x wall", ratio(most))
 
@@ -338,6 +361,11 @@ def all_jobs(world: World) -> list[Job]:
         postgresql_postgresql(world),
         into_duckdb(world, "postgresql", 1.2),
         into_duckdb(world, "parquet", 1.3),
+        into_sqlite(world, 6, 1.3),
+        into_sqlite(world, 6, 2.5, reload=True),
+        into_sqlite(world, 1, 1.3),
+        into_sqlite(world, 1, 2.5, reload=True),
+        *mixed_jobs(world),
         wide(world, "duckdb", 60),
         wide(world, "postgresql", 40),
         test_to_test(world),

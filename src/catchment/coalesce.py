@@ -183,7 +183,4 @@ class Coalescer:
 
 def _merged(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     """The rows of `batches`, which have one schema, in one batch."""
-    if len(batches) == 1:
-        return batches[0]
-    made = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return made[0] if made else batches[0]
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
