@@ -132,9 +132,31 @@ def test_a_generator_is_asked_for_no_more_than_a_batch_needs():
             asked.append(number)
             yield {"id": number}
 
-    first = next(batches(TABLE, rows()))
+    made = batches(TABLE, rows())
 
-    assert first.num_rows == len(asked) == sdk_rows.GATHER_ROWS
+    sizes = []
+    for batch in made:
+        sizes.append(batch.num_rows)
+        assert len(asked) == sum(sizes)
+    assert sizes[0] == sdk_rows.FIRST_ROWS
+    assert max(sizes) == sdk_rows.GATHER_ROWS
+    assert len(sizes) < 20
+
+
+def test_batches_of_large_rows_are_of_few_rows():
+    text = "x" * (3 << 20)
+    sizes = [batch.num_rows for batch in batches(TABLE, ({"name": text} for _ in range(30)))]
+
+    assert sizes[0] == sdk_rows.FIRST_ROWS
+    assert set(sizes[1:]) == {2}
+
+
+def test_batches_grow_again_when_rows_shrink():
+    rows = ({"name": "x" * ((3 << 20) if number < 10 else 10)} for number in range(20_000))
+    sizes = [batch.num_rows for batch in batches(TABLE, rows)]
+
+    assert sizes[:3] == [sdk_rows.FIRST_ROWS, 2, 2]
+    assert max(sizes) == sdk_rows.GATHER_ROWS
 
 
 def test_long_pages_are_cut_into_batches():

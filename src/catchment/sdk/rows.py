@@ -22,7 +22,11 @@ Rows: TypeAlias = "Iterable[Row | Sequence[Row] | pa.RecordBatch | pa.Table]"
 """What a table function yields: single rows, pages of rows, or Arrow. Pages and Arrow are the fast ways."""
 
 GATHER_ROWS = 5_000
-"""Single rows that make a batch."""
+"""Single rows that make a batch, at most."""
+GATHER_BYTES = 8 << 20
+"""Bytes that a batch of single rows is meant to have."""
+FIRST_ROWS = 8
+"""Single rows of the first batch, which tells how large rows are; later ones grow by as much, to what is meant."""
 GATHER_S = 2.0
 """Seconds after which the next single row takes those before it along."""
 
@@ -35,6 +39,7 @@ def batches(table: Table, rows: Rows, *, retried: type[Exception] | tuple[()] = 
     an error of the kind `retried` that comes first of all it is not, as it will come again.
     """
     waiting: list[Row] = []
+    enough = FIRST_ROWS
     since = 0.0
     sent = False
     try:
@@ -44,9 +49,13 @@ def batches(table: Table, rows: Rows, *, retried: type[Exception] | tuple[()] = 
                 if not waiting:
                     since = time.monotonic()
                 waiting.append(item)
-            if waiting and (not is_single or len(waiting) >= GATHER_ROWS or time.monotonic() - since > GATHER_S):
+            if waiting and (not is_single or len(waiting) >= enough or time.monotonic() - since > GATHER_S):
                 gathered, waiting, sent = waiting, [], True
-                yield from_rows(table, gathered)
+                batch = from_rows(table, gathered)
+                fitting = max(GATHER_BYTES * batch.num_rows // max(batch.nbytes, 1), 1)
+                enough = min(GATHER_ROWS, FIRST_ROWS * enough, fitting)
+                yield batch
+                del gathered, batch
             if not is_single:
                 sent = True
                 yield from _from_page(table, item)
