@@ -171,7 +171,7 @@ def _serve(plugin: Reference, version: str, options: argparse.Namespace) -> int:
         servicer = loader.servicer()
         log.info("listening", extra={"address": address, "plugin": f"{TEAM}/{plugin_log.path}@{version}"})
         # A signal that comes just before a wait without end would be handled after it.
-        while not stop.wait(0.1):
+        while not stop.wait(0.1) and not plugin_log.is_deserted():
             pass
         log.info("stopping")
         servicer.stop(STOP_S)

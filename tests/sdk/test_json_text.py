@@ -75,6 +75,8 @@ def parsed(value, kind):
         return float_of(value, kind)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return value
+    if kind.equals(month_interval()):
+        return {"months": value}
     text = text_of(value, kind)
     return json.loads(text) if isinstance(kind, types.JSONType) or is_interval(kind) else text
 
@@ -168,6 +170,14 @@ def test_values_of_dictionaries_keep_their_kind():
         '["x","y"]'
     ]
     assert to_text(pa.array(["x", None]).dictionary_encode()).to_pylist() == ["x", None]
+
+
+def test_months_are_a_number_by_themselves_and_an_object_inside_json():
+    months = pa.ExtensionArray.from_storage(month_interval(), pa.array([3, None], pa.int32()))
+    listed = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), months)
+
+    assert to_text(months).to_pylist() == ["3", None]
+    assert to_json_text(listed).to_pylist() == ['[{"months":3},null]']
 
 
 def test_what_lies_under_a_null_list_is_not_shown():

@@ -183,6 +183,31 @@ def test_sqlite_value_of_another_kind_after_many_rows_is_named(file):
     assert "holds the blob" in errors["t"]
 
 
+def test_sqlite_bytes_in_a_column_of_text_are_bytes(file):
+    tables, rows, errors = file(
+        "create table t (a text, b text, c varchar); insert into t values (null, 'é', 'x'), (x'f3ff4d', 'z', x'00');"
+    )
+
+    assert errors == {}
+    assert [(column.name, str(column.type)) for column in tables["t"].columns[-3:]] == [
+        ("a", "binary"), ("b", "string"), ("c", "binary"),
+    ]  # fmt: skip
+    assert [row["a"] for row in rows["t"].to_pylist()] == [None, b"\xf3\xff\x4d"]
+    assert [row["b"] for row in rows["t"].to_pylist()] == ["é", "z"]
+    assert [row["c"] for row in rows["t"].to_pylist()] == [b"x", b"\x00"]
+
+
+def test_sqlite_bytes_that_are_no_text_are_named_where_text_was_before(file):
+    script = (
+        "create table t (a text); insert into t with recursive n(i) as "
+        "(select 1 union all select i + 1 from n where i < 2000) select 'x' || i from n; "
+        "insert into t values (x'f3ff4d');"
+    )
+    _, _, errors = file(script)
+
+    assert "column `a` of table `t` is string, but holds the blob 'F3FF4D'" in errors["t"]
+
+
 def test_sqlite_file_that_is_missing(tmp_path):
     plugin = sqlite.as_plugin()
     plugin.init({"connection_string": str(tmp_path / "none.db")})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -186,11 +188,59 @@ def test_both_foreign_keep_cursors_too(config, launcher, tmp_path):
         path = config(source, destination, "{}", f"{{connection_string: {database}}}", more=more)
         assert sync(path).outcome == "complete"
 
-    import sqlite3
-
     with sqlite3.connect(database) as connection:
         assert connection.execute("select count(*) from events").fetchall() == [(6,)]
     connection.close()
+
+
+TWO_SOURCES = """
+kind: source
+spec:
+  name: {name}
+  registry: local
+  path: {source}
+  tables: ["*"]
+  destinations: [d]
+  backend_options: {{table_name: {cursors}, connection: '@@plugins.d.connection'}}
+---
+"""
+
+
+def two_sources(source, destination, database, *cursors):
+    names = zip(("a", "b"), cursors, strict=True)
+    documents = [TWO_SOURCES.format(name=name, source=source, cursors=table) for name, table in names]
+    return "".join(documents) + (
+        "kind: destination\n"
+        f"spec: {{name: d, registry: local, path: {destination}, spec: {{connection_string: {database}}}}}\n"
+    )
+
+
+def test_sources_share_one_process_of_a_destination_that_also_keeps_their_cursors(write_config, launcher, tmp_path):
+    noted = tmp_path / "starts"
+    note = f"open({str(noted)!r}, 'a').write(sys.argv[0] + '\\n')"
+    source = launcher(SHOP, "s", before=note)
+    destination = launcher("catchment.destinations.sqlite:SQLite", "d", before=note)
+    database = tmp_path / "x.sqlite"
+
+    result = sync(write_config(two_sources(source, destination, database, "of_a", "of_b")))
+
+    assert result.outcome == "complete", result.to_json()
+    assert sorted(Path(line).name for line in noted.read_text().splitlines()) == ["d", "s", "s"]
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        for table in ("of_a", "of_b"):
+            assert connection.execute(f"select count(*) from {table}").fetchall() == [(1,)]
+
+
+def test_foreign_sources_with_one_table_of_cursors_are_warned_about(write_config, launcher, tmp_path):
+    source = launcher(SHOP, "s")
+
+    def told(*cursors):
+        plan = make_plan(load([write_config(two_sources(source, source, tmp_path / "x", *cursors))]))
+        return [str(warning) for warning in plan.warnings]
+
+    (warning,) = told("cursors", "cursors")
+    assert 'source "b": the cursors of source `a` are in the same table' in warning
+    assert told("of_a", "of_b") == []
 
 
 def test_connection_is_put_wherever_a_spec_asks_for_it(config, launcher, tmp_path):

@@ -126,7 +126,9 @@ def test_destination_that_dies_when_it_is_closed_has_its_rows(config, bad):
 
 @pytest.mark.parametrize("mistake", ["hidden", "flood", "long-line"])
 def test_error_that_is_only_logged_makes_the_table_incomplete(config, bad, mistake):
-    result = sync(config(bad(mistake), "test", more=LIMITS, mode="overwrite-delete-stale"))
+    # Rows stop for as long as the flood takes.
+    limits = LIMITS.replace("idle: 2s", "idle: 60s")
+    result = sync(config(bad(mistake), "test", more=limits, mode="overwrite-delete-stale"))
 
     (table,) = result.tables
     assert result.outcome == "partial"

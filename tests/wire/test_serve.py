@@ -241,6 +241,44 @@ def test_told_to_stop_it_flushes_and_ends_well(tmp_path, number):
         assert connection.execute("select count(*) from t").fetchone() == (100,)
 
 
+def test_deserted_by_the_program_that_started_it_it_flushes_and_ends(tmp_path):
+    database = tmp_path / "x.sqlite"
+    with started("catchment.destinations.sqlite:SQLite", address=str(tmp_path / "s")) as (process, stub, _):
+        stub.Init(vendor.Init.Request(spec=json.dumps({"connection_string": str(database)}).encode()))
+        requests: queue.Queue[Any] = queue.Queue()
+        call = stub.Write.future(iter(requests.get, None))
+        requests.put(MIGRATE)
+        requests.put(insert((1, "x")))
+        time.sleep(0.5)
+        assert process.poll() is None
+        # As when it is killed: its end of the pipe closes, and no signal is sent.
+        process.stdout.close()
+        status = process.wait(timeout=5)
+        requests.put(None)
+
+        assert call.exception(timeout=5) is not None
+    assert status == 0
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("select count(*) from t").fetchone() == (1,)
+
+
+def test_log_that_goes_into_a_file_deserts_nobody(tmp_path):
+    address = str(tmp_path / "s")
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from catchment.serve import serve; serve(sys.argv.pop(1))"
+    command = [sys.executable, "-c", script, "catchment.sources.test:test", "serve", "--network", "unix"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, "--address", address], stdout=log)
+    try:
+        deadline = time.monotonic() + 20
+        while not answers(f"unix://{address}") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        assert process.wait(timeout=5) == 0
+
+
 def test_log_lines_have_the_shape_that_the_cli_reads(tmp_path):
     with started("catchment.sources.test:test", "--otel-endpoint", "localhost:1", "--otel-endpoint-insecure",
                  "--license", "none", address=str(tmp_path / "s")) as (process, stub, _):  # fmt: skip
@@ -390,3 +428,12 @@ def test_command_asks_back_where_a_name_is_not_enough():
     assert done.returncode == 1
     assert "`source/sqlite`" in done.stderr
     assert "`destination/sqlite`" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "usage"), [([], "NAME [ARGUMENTS]"), (["destination/test"], "--otel-endpoint")])
+def test_help_of_the_command_and_of_the_plugin_that_it_serves(arguments, usage):
+    done = subprocess.run([sys.executable, "-m", "catchment", "plugin", "serve", *arguments, "--help"],
+                          capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert usage in done.stdout

@@ -22,7 +22,7 @@ COMMANDS = {
     "plan": ("plan", "Tell what a sync would do to the tables, and do none of it."),
     "migrate": ("migrate", "Create and change tables as a sync would, without rows."),
     "tables": ("tables", "Write pages or JSON about the tables of the sources in a config."),
-    "validate-config": ("validate_config", "Check a config and every plugin's spec; start nothing."),
+    "validate-config": ("validate_config", "Check a config and every plugin's spec; sync nothing."),
     "test-connection": ("test_connection", "Try to reach every source and destination of a config."),
     "init": ("init", "Write a working config to start from."),
     "plugin": ("plugin", "See what plugins there are, and fetch those that a config needs."),

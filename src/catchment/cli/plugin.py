@@ -90,7 +90,7 @@ def _missing(plugin: PluginConfig) -> str:
     return f"lacks {', '.join(packages)}; pip install 'catchment[{plugin.path}]'"
 
 
-@command.command("serve", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@command.command("serve", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(name: str, arguments: tuple[str, ...]) -> None:

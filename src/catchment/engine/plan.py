@@ -119,6 +119,7 @@ def _warnings(config: Config) -> Iterator[Problem]:
             message = f"source `{source.name}` runs elsewhere, so that errors which it only logs cannot be seen"
             hint = "its tables count as complete without them; with `registry: local` its log is read"
             yield source.located(Problem(message, path="spec.registry", hint=hint))
+    yield from _shared_cursors(config)
     for destination in config.destinations:
         if destination.pk_mode != "cq-id-only" or destination.write_mode == "append":
             continue
@@ -127,6 +128,20 @@ def _warnings(config: Config) -> Iterator[Problem]:
                 message = f"`pk_mode: cq-id-only`, but source `{source.name}` gives rows a new `_cq_id` in every sync"
                 hint = f"set `deterministic_cq_id: true` in source `{source.name}` so that rows are overwritten"
                 yield destination.located(Problem(message, path="spec.pk_mode", hint=hint))
+
+
+def _shared_cursors(config: Config) -> Iterator[Problem]:
+    """Sources of one foreign plugin with one table of cursors: such plugins name them by table, not by source."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for source in config.sources:
+        options = source.backend_options
+        if options is None or source.registry == "python":
+            continue
+        first = seen.setdefault((source.path, options.connection, options.table_name), source.name)
+        if first != source.name:
+            message = f"the cursors of source `{first}` are in the same table, and `{source.path}` may mix them up"
+            hint = "give each source a `table_name` of its own"
+            yield source.located(Problem(message, path="spec.backend_options.table_name", hint=hint))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from catchment.errors import PluginError
 from catchment.schema import arrays, types
-from catchment.schema.intervals import interval_texts, is_interval
+from catchment.schema.intervals import MonthIntervalType, interval_texts, is_interval
 
 _ESCAPES = [("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"), ("\b", "\\b"), ("\f", "\\f")]
 _CONTROL = [(chr(code), f"\\u{code:04x}") for code in range(32) if chr(code) not in "\n\r\t\b\f"]
@@ -32,11 +32,11 @@ def to_text(array: pa.Array) -> pa.Array:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return arrays.base64_texts(array)
     if pa.types.is_timestamp(kind):
-        return pc.binary_join_element_wise(
-            pc.replace_substring(array.cast(pa.timestamp(kind.unit)).cast(pa.utf8()), " ", "T"), "Z", ""
-        )
-    if pa.types.is_date(kind):
-        return array.cast(pa.date32()).cast(pa.utf8())
+        texts = _moments(array.cast(pa.timestamp(kind.unit)))
+        written = pc.binary_join_element_wise(pc.replace_substring(texts, " ", "T"), "Z", "")
+        return pc.if_else(pc.match_substring(texts, ":"), written, texts)
+    if pa.types.is_date(kind) or pa.types.is_time(kind):
+        return _moments(array)
     if pa.types.is_decimal(kind):
         return arrays.decimal_texts(array)
     if pa.types.is_duration(kind):
@@ -48,6 +48,22 @@ def to_text(array: pa.Array) -> pa.Array:
     if pa.types.is_nested(kind):
         return to_json_text(array)
     return array.cast(pa.utf8())
+
+
+def _moments(array: pa.Array) -> pa.Array:
+    """Dates and times as text; those beyond what a calendar or a day holds as the number they are, with its unit."""
+    kind = array.type
+    if pa.types.is_date64(kind):
+        days = array.cast(pa.date32(), safe=False)
+        # A date with a time of day is none, but must be shown as what it is.
+        whole = pc.all(pc.equal(days.cast(pa.date64()), array), min_count=0).as_py()
+        array, kind = (days, days.type) if whole else (array.cast(pa.timestamp("ms")), pa.timestamp("ms"))
+    texts = array.cast(pa.utf8())
+    if not pc.any(pc.match_substring(texts, ">")).as_py():
+        return texts
+    unit = "d" if pa.types.is_date(kind) else kind.unit
+    count = pc.binary_join_element_wise(pc.replace_substring_regex(texts, r"[^-0-9]", ""), unit, "")
+    return pc.if_else(pc.match_substring(texts, ">"), count, texts)
 
 
 def to_json_text(array: pa.Array) -> pa.Array:
@@ -64,6 +80,9 @@ def to_json_text(array: pa.Array) -> pa.Array:
         return _struct_json(array)
     if isinstance(kind, types.JSONType) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return to_text(array)
+    if isinstance(kind, MonthIntervalType):
+        # A number by itself, but an object wherever upstream's plugins write JSON.
+        return pc.binary_join_element_wise('{"months":', to_text(array), "}", "")
     if is_interval(kind):
         return to_text(array)
     if pa.types.is_floating(kind):

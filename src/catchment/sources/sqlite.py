@@ -12,6 +12,9 @@ from catchment.sdk import Column, Context, Discovered, PluginError, Rows, Source
 from catchment.sdk.sqlite import Connection, quote
 from catchment.sdk.storage import restore
 
+SAMPLE_ROWS = 1000
+"""Rows of a table in which bytes are looked for in columns of text."""
+
 
 class SQLiteSpec(Spec):
     """Spec of the sqlite source."""
@@ -79,12 +82,14 @@ def _columns(connection: Connection, table: str) -> list[tuple[Column, str]]:
         f'select name, type, "notnull", pk, hidden from pragma_table_xinfo({_literal(table)}) where hidden <> 1'
     )
     loose = [str(name) for name, declared, *_ in described if _declared_type(str(declared)) is None]
+    texts = [str(name) for name, declared, *_ in described if _declared_type(str(declared)) == pa.utf8()]
+    loose += _with_bytes(connection, table, texts)
     kinds = _kinds_found(connection, table, loose)
     found = []
     for name, declared, not_null, key, _ in described:
         kind = _declared_type(str(declared))
         expression = quote(str(name))
-        if kind is None:
+        if kind is None or str(name) in loose:
             kind, expression = _found_type(str(name), str(declared), kinds[str(name)])
         found.append((Column(str(name), kind, primary_key=bool(key), not_null=bool(not_null or key)), expression))
     return found
@@ -102,6 +107,15 @@ def _declared_type(declared: str) -> pa.DataType | None:
     if any(part in upper for part in ("REAL", "FLOA", "DOUB")):
         return pa.float64()
     return None
+
+
+def _with_bytes(connection: Connection, table: str, columns: list[str]) -> list[str]:
+    """Those of the columns declared as text whose first rows hold bytes, as CloudQuery's destination writes them."""
+    if not columns:
+        return []
+    parts = ", ".join(f"max(typeof({quote(name)}) = 'blob')" for name in columns)
+    (row,) = connection.run(f"select {parts} from (select * from {quote(table)} limit {SAMPLE_ROWS})")
+    return [name for name, found in zip(columns, row, strict=True) if found]
 
 
 def _kinds_found(connection: Connection, table: str, columns: list[str]) -> dict[str, dict[str, bool]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
+import stat
 import sys
 import threading
 from typing import Any
@@ -37,10 +39,21 @@ class PluginLog(logging.Handler):
         self._invocation_id = ""
         self.path = ""
         """`kind/name` of the plugin, once it is known."""
+        self._reader: select.poll | None = None
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            self._reader = select.poll()
+            self._reader.register(descriptor, 0)
 
     def begin(self, invocation_id: str) -> None:
         """Name the run that follows in every line."""
         self._invocation_id = invocation_id
+
+    def is_deserted(self) -> bool:
+        """Whether the lines went into a pipe that nobody reads any more: the program that started the plugin is gone.
+
+        Go's plugins die of their next line then; ours would live on, and keep what they have locked.
+        """
+        return self._reader is not None and bool(self._reader.poll(0))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; a reader that is gone is no error."""
