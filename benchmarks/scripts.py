@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -54,6 +55,54 @@ def postgresql_duckdb(url: str, database: str, target: str) -> None:
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         _insert(database, pa.RecordBatchReader.from_batches(schema, batches()), target)
+
+
+def parquet_sqlite(parquet: str, database: str) -> None:
+    """ADBC ingesting a pyarrow reader into a table without a key, in one transaction."""
+    import uuid
+
+    import adbc_driver_sqlite.dbapi as adbc
+    import pyarrow.parquet as pq
+
+    # The same ids in every batch: nothing looks at them, and making them is not what is measured.
+    ids = pa.array([str(uuid.uuid4()) for _ in range(65_536)])
+
+    def batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        for batch in file.iter_batches(len(ids)):
+            rows = batch.num_rows
+            own = [pa.repeat("2024-01-01 00:00:00.000000Z", rows), pa.repeat("bench", rows), ids.slice(0, rows),
+                   pa.nulls(rows, pa.utf8())]  # fmt: skip
+            arrays = [
+                array.cast(pa.utf8()) if pa.types.is_decimal(array.type) or pa.types.is_date(array.type) else array
+                for array in batch.columns
+            ]
+            yield pa.RecordBatch.from_arrays([*own, *arrays], names=[*_CQ_COLUMNS, *batch.schema.names])
+
+    reader = batches(pq.ParquetFile(parquet))
+    first = next(reader)
+    with adbc.connect(database) as connection, connection.cursor() as cursor:
+        rows = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], reader))
+        cursor.adbc_ingest("lineitem", rows, mode="create")
+        connection.commit()
+
+
+def parquet_clickhouse(parquet: str, url: str) -> None:
+    """The driver's own insert, a million rows at a time."""
+    import datetime
+    import os
+
+    import clickhouse_connect
+    import pyarrow.parquet as pq
+
+    count = 1_000_000
+    ids = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(os.urandom(16 * count))])
+    moment = pa.scalar(datetime.datetime(2024, 1, 1), pa.timestamp("us", "UTC"))
+    with clickhouse_connect.get_client(dsn=url, compress=False, dedicated_pool=True) as client:
+        for batch in pq.ParquetFile(parquet).iter_batches(count):
+            rows = batch.num_rows
+            own = [pa.repeat(moment, rows), pa.repeat("bench", rows), ids.slice(0, rows), pa.nulls(rows, pa.utf8())]
+            table = pa.Table.from_arrays([*own, *batch.columns], names=[*_CQ_COLUMNS, *batch.schema.names])
+            client.insert_arrow("base", table)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
+import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
 
 from catchment.channel import Budget
+from catchment.destinations.duckdb import DuckDB
+from catchment.destinations.mysql.place import parse
+from catchment.destinations.postgresql import PostgreSQL
 from catchment.messages import Insert, MigrateTable
 from catchment.plugin import Swap
 from catchment.schema.internal import staging_name
+from catchment.schema.types import inet, json, mac, uuid
 from catchment.sdk.writer import DestinationHost, Retries
 from catchment.testing import data
 from catchment.testing.destination import Harness
@@ -44,6 +53,36 @@ def ask(postgresql_url):
             return cursor.fetchall() if cursor.description else []
 
         yield ask
+
+
+@dataclass(frozen=True)
+class Database:
+    """A destination, and its database by the database's own driver."""
+
+    name: str
+    destination: Harness
+    query: Callable[[str], Sequence[tuple[Any, ...]]]
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def database(request, open_destination, tmp_path):
+    """Each of those two, with nothing in it."""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_url")
+
+        def query_server(text):
+            with psycopg.connect(url, autocommit=True) as connection:
+                cursor = connection.execute(text)
+                return cursor.fetchall() if cursor.description else []
+
+        return Database("postgresql", open_destination(PostgreSQL, connection_string=url), query_server)
+    path = str(tmp_path / "x.duckdb")
+
+    def query_file(text):
+        with duckdb.connect(path) as connection:
+            return connection.execute(text).fetchall()
+
+    return Database("duckdb", open_destination(DuckDB, connection_string=path), query_file)
 
 
 def people(name="people", *more, keys=("id",)):
@@ -79,3 +118,75 @@ class Staged:
             return self.session.publish(self.swaps)
         finally:
             self.session.close()
+
+
+WIDE = """
+kind: source
+spec:
+  name: made
+  registry: python
+  path: test
+  tables: [test_wide_table_*]
+  destinations: [db]
+  spec: {{tables: 3, columns: 6, num_rows: 20000, rows_per_batch: 500, delay: {delay}, seed: 1}}
+---
+kind: destination
+spec: {{name: db, registry: python, path: {plugin}, write_mode: overwrite-delete-stale, spec: {spec}}}
+"""
+"""A config whose sync takes a moment: three tables of 20,000 rows."""
+
+KEYS: dict[str, tuple[pa.DataType, list[Any]]] = {
+    "bool": (pa.bool_(), [True, False]),
+    "int8": (pa.int8(), [-128, 127]),
+    "int64": (pa.int64(), [-(2**63), 2**63 - 1]),
+    "uint64": (pa.uint64(), [0, 2**64 - 1]),
+    "float": (pa.float64(), [0.5, float("inf")]),
+    "float16": (pa.float16(), [0.5, 1.0]),
+    "decimal": (pa.decimal128(38, 10), [Decimal("0.1"), Decimal("-1")]),
+    "decimal256": (pa.decimal256(30, 2), [Decimal("0.1"), Decimal("-1")]),
+    "wide decimal": (pa.decimal256(76, 2), [Decimal("0.1"), Decimal("-1")]),
+    "text": (pa.utf8(), ["", "a\0b"]),
+    "large text": (pa.large_utf8(), ["", "é"]),
+    "bytes": (pa.binary(), [b"", b"\0"]),
+    "fixed bytes": (pa.binary(3), [b"abc", b"\0\0\0"]),
+    "date": (pa.date32(), [datetime.date(1, 1, 1), datetime.date(9999, 12, 31)]),
+    "time": (pa.time64("us"), [datetime.time(0), datetime.time(23, 59, 59, 999999)]),
+    "time ns": (pa.time64("ns"), [1, 86_399_999_999_999]),
+    "timestamp": (pa.timestamp("us", "UTC"), [NOW, NOW + datetime.timedelta(microseconds=1)]),
+    "timestamp ns": (pa.timestamp("ns"), [1, 2]),
+    "uuid": (uuid(), [bytes(16), bytes(15) + b"\1"]),
+    "json": (json(), [b"1", b'{"a":1}']),
+    "inet": (inet(), [b"10.0.0.1", b"::1"]),
+    "mac": (mac(), [bytes(6), b"abcdef"]),
+    "duration": (pa.duration("us"), [0, 5]),
+}
+"""Two values of every type that a key may have."""
+
+
+@pytest.fixture(params=["mariadb", "mysql8"])
+def mysql_dsn(request):
+    """A new, empty database of MariaDB, then one of MySQL."""
+    return request.getfixturevalue(f"{request.param}_dsn")
+
+
+@pytest.fixture
+def ask_mysql(mysql_dsn):
+    """Runs a statement in the test's database of MariaDB or MySQL; its rows, if it has any."""
+    with connected_to(mysql_dsn) as connection:
+
+        def ask(statement, *values):
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return list(cursor.fetchall())
+
+        yield ask
+
+
+def connected_to(dsn):
+    """A connection of the driver's own, in autocommit mode."""
+    import pymysql
+
+    place = parse(dsn)
+    return pymysql.connect(
+        host=place.host, port=place.port, user=place.user, database=place.database, charset="utf8mb4", autocommit=True
+    )

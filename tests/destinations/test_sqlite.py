@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from catchment.destinations.sqlite import SQLite
-from catchment.errors import PluginError, PluginLost
+from catchment.errors import PluginError, PluginLost, SpecError
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable, Predicate, PredicateGroup
 from catchment.schema.types import json
 from catchment.testing import data
@@ -49,7 +49,7 @@ def destination(open_destination, path):
 
 
 def query(path, text, *values):
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, timeout=30)
     try:
         return connection.execute(text, values).fetchall()
     finally:
@@ -243,6 +243,7 @@ def test_moments_keep_their_order_and_digits(destination, path):
         "file:x.sqlite",
         "file:{folder}/x.sqlite?mode=rwc&cache=private",
         "file:{folder}/x.sqlite?_journal_mode=WAL",
+        "{folder}/x.sqlite?_journal_mode=WAL&_txlock=immediate",
         "{folder}/x.sqlite?mode=memory",
     ],
 )
@@ -252,9 +253,61 @@ def test_forms_of_the_connection_string(open_destination, tmp_path, monkeypatch,
     destination = open_destination(SQLite, connection_string=text)
     destination.insert(people(), rows(people(), (1, "a")))
     destination.plugin.close()
-    name = "x.sqlite?mode=memory" if text.endswith("=memory") and not text.startswith("file:") else "x.sqlite"
-    assert sorted(found for found in os.listdir(tmp_path) if "wal" not in found and "shm" not in found) == [name]
-    assert query(str(tmp_path / name), "select id from people") == [(1,)]
+    assert os.listdir(tmp_path) == ["x.sqlite"]
+    assert query(str(tmp_path / "x.sqlite"), "select id from people") == [(1,)]
+
+
+OPTIONS = {
+    "_journal_mode=WAL": ("journal_mode", "wal"),
+    "_journal=TRUNCATE": ("journal_mode", "truncate"),
+    "_busy_timeout=123": ("busy_timeout", 123),
+    "_timeout=123": ("busy_timeout", 123),
+    "_synchronous=OFF": ("synchronous", 0),
+    "_sync=3": ("synchronous", 3),
+    "_foreign_keys=true": ("foreign_keys", 1),
+    "_fk=1&_defer_fk=no": ("foreign_keys", 1),
+    "_cache_size=-1000": ("cache_size", -1000),
+    "_auto_vacuum=incremental": ("auto_vacuum", 2),
+    "_vacuum=FULL": ("auto_vacuum", 1),
+    "_secure_delete=fast": ("secure_delete", 2),
+    "_recursive_triggers=on": ("recursive_triggers", 1),
+    "_rt=on": ("recursive_triggers", 1),
+    "_ignore_check_constraints=yes": ("ignore_check_constraints", 1),
+    "_locking=EXCLUSIVE": ("locking_mode", "exclusive"),
+    "_cslike=1&_loc=auto&_mutex=no&_txlock=exclusive&_unknown=1&_busy_timeout=": ("busy_timeout", 5000),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("form", ["{}?{}", "file:{}?{}"])
+def test_options_of_the_go_driver_are_in_force(open_destination, path, option, form):
+    destination = open_destination(SQLite, connection_string=form.format(path, option))
+    for number in range(2):
+        destination.publish(people(), rows(people(), (number, "a")))
+    destination.expect(people(), rows(people(), (1, "a")))
+    pragma, value = OPTIONS[option]
+    assert destination.plugin.destination._opened.run(f"pragma {pragma}") == [(value,)]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("_journal_mode=wall", "option `_journal_mode` of the connection string is one of `delete`, .*, not 'wall'"),
+        ("_fk=maybe", "option `_fk` of the connection string is one of `0`, `no`, .*, not 'maybe'"),
+        ("_timeout=5s", "option `_timeout` of the connection string is a whole number, not '5s'"),
+    ],
+)
+def test_an_option_with_a_wrong_value_is_refused_by_name(path, option, words):
+    with pytest.raises(SpecError, match=words):
+        SQLite.as_plugin().init({"connection_string": f"{path}?{option}"}, no_connection=True)
+
+
+def test_a_file_that_is_opened_for_queries_only_takes_no_rows(open_destination, destination, path):
+    destination.insert(people(), rows(people(), (1, "a")))
+    reader = open_destination(SQLite, connection_string=f"{path}?_query_only=true")
+    reader.expect(people(), rows(people(), (1, "a")))
+    with pytest.raises(PluginError, match="attempt to write a readonly database"):
+        reader.write(Insert(people(), rows(people(), (2, "a"))))
 
 
 def test_a_uri_with_escapes_names_the_file_without_them(open_destination, tmp_path):
@@ -299,3 +352,36 @@ def test_a_database_in_memory_leaves_no_file(open_destination, tmp_path, monkeyp
     destination.insert(people(), rows(people(), (1, "a")))
     destination.expect(people(), rows(people(), (1, "a")))
     assert os.listdir(tmp_path) == []
+
+
+def test_values_of_awkward_types_arrive_as_they_are(destination, path):
+    nested = pa.list_(pa.struct([("a", pa.list_(pa.int64())), ("b", pa.utf8())]))
+    table = data.sourced(
+        "t", ("id", pa.int64()), ("d256", pa.decimal256(76, 5)), ("d128", pa.decimal128(38, 10)), ("f", pa.float64()),
+        ("ns", pa.timestamp("ns", "UTC")), ("us", pa.timestamp("us")), ("span", pa.month_day_nano_interval()),
+        ("bytes", pa.binary()), ("fixed", pa.binary(3)), ("json", json()), ("text", pa.utf8()), ("nested", nested),
+        ("select", pa.utf8()), ("Ünï \"x\"", pa.int8()), ("long" * 30, pa.bool_()),
+    )  # fmt: skip
+    span = pa.MonthDayNano([14, -3, 1_000_000_001])
+    values = [
+        (1, Decimal("9" * 71 + ".99999"), Decimal("0.0000000001"), float("inf"), -1, datetime.datetime(1, 1, 1), span,
+         b"", b"\0\0\0", b"null", "nul \0 in it", [{"a": [1, None], "b": 'q"\\'}, None], "from", -128, True),
+        (2, Decimal("-0.00001"), Decimal("-9999999999999999999999999999.9999999999"), -0.0, 2**63 - 1,
+         datetime.datetime(1969, 12, 31, 23, 59, 59, 999_999), None, b"\0", None, b'{"a":"\\u0000"}', "", [], None,
+         None, None),
+        (3, *[None] * 14),
+    ]  # fmt: skip
+    batch = rows(table, *values)
+    destination.publish(table, batch)
+    destination.publish(table, batch)
+    destination.expect(table, batch)
+    destination.insert(table, batch)
+    destination.expect(table, batch)
+    found = query(path, "select d256, f, ns, span, typeof(bytes), json, typeof(json), nested from t order by id")
+    assert found == [
+        ("9" * 71 + ".99999", float("inf"), "1969-12-31 23:59:59.999999999Z",
+         '{"months":14,"days":-3,"nanoseconds":1000000001}', "blob", "null", "text",
+         '[{"a":[1,null],"b":"q\\"\\\\"},null]'),
+        ("-0.00001", 0.0, "2262-04-11 23:47:16.854775807Z", None, "blob", '{"a":"\\u0000"}', "text", "[]"),
+        (None, None, None, None, "null", None, "null", None),
+    ]  # fmt: skip

@@ -197,13 +197,16 @@ def test_an_overwritten_table_is_not_appended_to_in_safe_mode(store, mode):
 
 @pytest.mark.parametrize(("first", "second"), [("append", mode) for mode in OVERWRITING]
                          + [(mode, "append") for mode in OVERWRITING])  # fmt: skip
-def test_forced_makes_the_table_anew_for_another_write_mode(store, first, second):
+def test_forced_changes_the_table_for_another_write_mode(store, first, second):
     run(people((1, "Ann"), (1, "Ann")), store.document(write_mode=first))
 
     result = run(people((2, "Bo"), (2, "Bo")), store.document(write_mode=second, migrate_mode="forced"))
 
     assert result.outcome == "complete"
-    assert store.query("select id from people") == [(2,)] * (2 if second == "append" else 1)
+    # Rows of an append may be twice in the key that they get; without a key there is nothing that they do not fit.
+    able = registry.make_destination("python", store.plugin).capabilities
+    kept = [(1,)] if second == "append" and "change_primary_key" in able.kept_when_forced else []
+    assert store.query("select id from people order by id") == kept + [(2,)] * (2 if second == "append" else 1)
     assert store.primary_key("people") == (set() if second == "append" else {"id"})
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg
@@ -97,15 +100,9 @@ def test_killed_syncs_into_duckdb(folder):
         assert connection.execute("select table_name from duckdb_tables()").fetchall() == [("wide",)]
 
 
-def test_killed_syncs_into_postgresql_while_a_reader_looks_on(folder, postgresql_url):
-    config = _config(folder, "postgresql", postgresql_url)
-    assert _sync(config).wait() == 0
-
-    def look() -> tuple[int, int]:
-        with psycopg.connect(postgresql_url) as connection:
-            count, total = connection.execute(COUNTS).fetchall()[0]
-        return int(count), int(total)
-
+@contextlib.contextmanager
+def _watched(look: Callable[[], tuple[int, int]]) -> Iterator[None]:
+    """A reader that looks on all the while, and must see nothing but whole versions."""
     seen: set[tuple[int, int]] = set()
     done = threading.Event()
 
@@ -116,11 +113,45 @@ def test_killed_syncs_into_postgresql_while_a_reader_looks_on(folder, postgresql
     reader = threading.Thread(target=poll, daemon=True)
     reader.start()
     try:
-        _kill_again_and_again(folder, config, look)
+        yield
     finally:
         done.set()
         reader.join()
     assert seen <= {(ROWS, ROWS * version) for version in range(KILLS + 1)}
+
+
+def test_killed_syncs_into_postgresql_while_a_reader_looks_on(folder, postgresql_url):
+    config = _config(folder, "postgresql", postgresql_url)
+    assert _sync(config).wait() == 0
+
+    def look() -> tuple[int, int]:
+        with psycopg.connect(postgresql_url) as connection:
+            count, total = connection.execute(COUNTS).fetchall()[0]
+        return int(count), int(total)
+
+    with _watched(look):
+        _kill_again_and_again(folder, config, look)
     with psycopg.connect(postgresql_url) as connection:
         query = "select count(*) from information_schema.schemata where schema_name = '_catchment_staging'"
         assert connection.execute(query).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("options", ["", "?_journal_mode=WAL"])
+def test_killed_syncs_into_sqlite_while_a_reader_looks_on(folder, options):
+    path = folder / "x.sqlite"
+    config = _config(folder, "sqlite", f"{path}{options}")
+    assert _sync(config).wait() == 0
+
+    def ask(query: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+            return connection.execute(query).fetchall()
+
+    def look() -> tuple[int, int]:
+        count, total = ask(COUNTS)[0]
+        return int(count), int(total)
+
+    with _watched(look):
+        _kill_again_and_again(folder, config, look)
+    assert ask("select name from sqlite_schema where type = 'table'") == [("wide",)]
+    assert ask("pragma integrity_check") == [("ok",)]
+    assert [found for found in folder.iterdir() if "-catchment-" in found.name] == []

@@ -351,7 +351,7 @@ def test_migrate_then_sync_without_migration(write_config, tmp_path):
     assert {name: query(f"select count(*) from {name}")[0][0] for name in STANDARD} == STANDARD
 
 
-WIDE = "select count(*) from sqlite_master where name like 'test_wide_table%'"
+STAGED = "select count(*) from sqlite_master where name like '\\_catchment\\_staging%' escape '\\'"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -362,7 +362,7 @@ def test_a_signal_ends_a_process_whose_source_is_stuck(write_config, tmp_path, n
     command = [sys.executable, "-m", "catchment", "sync", config, "--output", "json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
-        until(lambda: (tmp_path / "db.sqlite").exists() and query(WIDE) == [(1,)])
+        until(lambda: (tmp_path / "db.sqlite").exists() and query(STAGED) != [(0,)])
         started = time.monotonic()
         process.send_signal(number)
         said, _ = process.communicate(timeout=50)

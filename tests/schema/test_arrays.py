@@ -55,7 +55,7 @@ def test_what_is_not_hexadecimal_is_refused(text):
         arrays.bytes_of_hex(pa.array(["00", text]))
 
 
-@pytest.mark.parametrize("scale", [-3, 0, 1, 5, 38])
+@pytest.mark.parametrize("scale", [-3, 0, 1, 5, 6, 7, 38])
 @pytest.mark.parametrize("make", [pa.decimal128, pa.decimal256])
 @given(numbers=st.lists(st.none() | st.integers(1 - 10**34, 10**34 - 1), min_size=1))
 def test_decimals_have_every_digit_and_no_exponent(make, scale, numbers):

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from catchment.schema import types
 
+_PLAIN_SCALE = 6
+"""Largest scale of decimals whose text by Arrow has no exponent: it takes one at the seventh zero after the point."""
 _UUID_DASHES = (8, 13, 18, 23)
 _UUID_TEXT = 36
 _KEY, _VALUE = pa.field("key", pa.utf8(), nullable=False), pa.field("value", pa.utf8())
@@ -90,6 +92,8 @@ def decimal_texts(array: pa.Array) -> pa.Array:
     kind = array.type
     if kind.bit_width < 128:
         array, kind = array.cast(pa.decimal128(kind.precision, kind.scale)), pa.decimal128(kind.precision, kind.scale)
+    if 0 <= kind.scale <= _PLAIN_SCALE:
+        return array.cast(pa.utf8())
     make = pa.decimal128 if kind.bit_width == 128 else pa.decimal256
     whole = pa.Array.from_buffers(
         make(kind.precision, 0), len(array), array.buffers(), array.null_count, array.offset

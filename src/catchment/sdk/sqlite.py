@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from catchment.errors import PluginError, Transient
+from catchment.errors import PluginError, RowsRefused, Transient
 
 BATCH_ROWS = 65_536
 _SAMPLES = {pa.int64(): "0", pa.float64(): "0.0", pa.utf8(): "''", pa.binary(): "x''"}
@@ -28,6 +28,7 @@ class Connection:
             import adbc_driver_sqlite.dbapi as adbc
         except ImportError as error:
             raise PluginError("the sqlite driver is not installed", hint="pip install 'catchment[sqlite]'") from error
+        self._path = path
         self._errors = (adbc.Error, OSError)
         with self._explained():
             self._connection = adbc.connect(path, autocommit=True)
@@ -90,8 +91,11 @@ class Connection:
         for name, kind in columns:
             kinds = ", ".join(f"'{fitting}'" for fitting in (*_FITTING[kind], "null"))
             with contextlib.suppress(PluginError):
+                # The bytes of a blob need not be text.
+                text = f"substr(cast({quote(name)} as text), 1, 60)"
                 found = self.run(
-                    f"select typeof({quote(name)}), substr(cast({quote(name)} as text), 1, 60) "
+                    f"select typeof({quote(name)}), "
+                    f"case typeof({quote(name)}) when 'blob' then hex(substr({quote(name)}, 1, 30)) else {text} end "
                     f"from {quote(table)} where typeof({quote(name)}) not in ({kinds}) limit 1"
                 )
                 if found:
@@ -108,7 +112,17 @@ class Connection:
         except self._errors as error:
             text = _text(error)
             if "database is locked" in text or "SQLITE_BUSY" in text:
-                raise Transient(text) from error
+                raise Transient(
+                    f"database is locked: another program is writing {self._path!r}, or reading it in a transaction",
+                    hint="let it finish, or end it, then sync again",
+                ) from error
+            if "database or disk is full" in text:
+                raise PluginError(
+                    f"database or disk is full: {self._path!r} cannot grow",
+                    hint="make room where the file is, then sync again; nothing of the last transaction is in it",
+                ) from error
+            if "constraint failed" in text or "datatype mismatch" in text:
+                raise RowsRefused(text) from error
             raise PluginError(text) from error
 
 

@@ -8,8 +8,11 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.errors import RowsRefused
 from catchment.schema import types
-from catchment.schema.arrays import bytes_of_hex, list_values
+from catchment.schema.arrays import bytes_of_hex as bytes_of_hex
+from catchment.schema.arrays import hex_texts as hex_texts
+from catchment.schema.arrays import list_values as list_values
 from catchment.schema.arrays import numbered as numbered
 from catchment.schema.intervals import is_interval as is_interval
 
@@ -60,6 +63,14 @@ def _struct(like: pa.StructArray, children: list[pa.Array], fields: list[pa.Fiel
         return like
     mask = like.is_null() if like.null_count else None
     return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
+
+
+def converted(name: str, array: pa.Array, convert: LeafArray) -> pa.Array:
+    """`convert(array)` for the column `name`. Raises `RowsRefused` where a value has no place in the database."""
+    try:
+        return convert(array)
+    except pa.ArrowInvalid as error:
+        raise RowsRefused(f"column `{name}` holds a value that is out of range: {error}", column=name) from error
 
 
 def restore(array: pa.Array, want: pa.DataType, cast: Cast | None = None) -> pa.Array:

@@ -8,19 +8,22 @@ the same transaction, so that all of that survives. Readers are kept out as late
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-from catchment.destinations.postgresql import catalogue
+from catchment.destinations.postgresql import catalogue, migrate
 from catchment.destinations.postgresql.catalogue import Ties, describe
 from catchment.destinations.postgresql.connection import MARK, Connections, execute, explained
 from catchment.destinations.postgresql.staging import Staging
 from catchment.destinations.postgresql.types import DIALECT, constraint_name, quote, type_name
-from catchment.sdk import Capabilities, PluginError, Published, Swap, Table, Transient, sql
+from catchment.sdk import Capabilities, PluginError, Published, Swap, Table, Transient
+from catchment.sdk.publishing import Step
 from catchment.sdk.staging import CQ_SOURCE_NAME, CQ_SYNC_TIME, STAGING_PREFIX
+
+log = logging.getLogger("catchment.postgresql")
 
 COUNTED_ROWS = 500_000
 """Live rows up to which stale ones are counted: counting joins the live table with the new one."""
@@ -31,39 +34,7 @@ READERS_TIMEOUT_S = 2
 READERS_TRIES = 30
 
 
-@dataclass(slots=True)
-class _Step:
-    """What has to be done for one swap."""
-
-    swap: Swap
-    live: Table | None
-    """As the catalogue has it; None if there is none yet."""
-    ties: Ties
-    merges: bool = False
-    """Whether rows move into the live table, rather than the staged one into its place."""
-    takes_over: bool = False
-    """Whether rows of the live table move into the staged one first."""
-    done: Published = field(default_factory=lambda: Published(0, 0))
-
-    @property
-    def name(self) -> str:
-        """The live table's name."""
-        return self.swap.table.name
-
-    @property
-    def table(self) -> str:
-        """The live table, quoted."""
-        return DIALECT.table(self.name)
-
-    @property
-    def staged(self) -> str:
-        """The staged table, quoted."""
-        return DIALECT.table(self.swap.staged.name)
-
-    @property
-    def new_columns(self) -> list[str]:
-        """Columns that the live table lacks."""
-        return [name for name in self.swap.table.column_names if self.live is not None and name not in self.live]
+_Step: TypeAlias = Step[Ties]
 
 
 class Publisher:
@@ -108,16 +79,21 @@ class Publisher:
         return [self._step(connection, swap, found.get(swap.table.name)) for swap in swaps]
 
     def _step(self, connection: Any, swap: Swap, ties: Ties | None) -> _Step:
-        step = _Step(swap, None, ties or Ties(False, False))
+        step = Step(DIALECT, swap, None, ties or Ties(False, False))
         if ties is None:
             return step
-        live = step.live = describe(connection, swap.table.name)
         forced = self._staging.is_forced(swap.staged)
         # The live table may have changed since the rows were staged.
-        found = sql.migration(DIALECT, live, swap.table, self._capabilities, force=forced)
+        live, found, reason = migrate.plan(connection, swap.table, self._capabilities, force=forced)
         if found.action == "recreate":
-            step.done = Published()
+            log.warning("table `%s` is made anew, without the rows that were in it: %s", step.name, reason)
+            step.live, step.done = live, Published()
             return step
+        if found.rewrites:
+            _keep_readers_out(connection, [step.name])
+            migrate.carry_out(connection, live, swap.table, found, reason)
+            live = describe(connection, swap.table.name)
+        step.live = live
         step.done = _count_stale(connection, step)
         others = _other_rows(connection, step)
         step.merges = step.ties.any or swap.keep == "all" or others == "most"
@@ -273,7 +249,7 @@ def _take_over(connection: Any, step: _Step) -> None:
     execute(
         connection,
         f"insert into {step.staged} ({names}) select {names} from {step.table} as l "
-        f"where l.{quote(CQ_SOURCE_NAME)} is distinct from {MARK} and not {_in_load(step)}",
+        f"where l.{quote(CQ_SOURCE_NAME)} is distinct from {MARK} and not {step.in_load}",
         [step.swap.source_name],
     )
 
@@ -285,7 +261,7 @@ def _merge(connection: Any, steps: Sequence[_Step]) -> None:
     for step in reversed(steps):
         # Rows that others refer to go last: those who refer to them are gone, or changed, by now.
         if step.ties.referenced and step.swap.keep != "all":
-            statement = f"delete from {step.table} as l where {_own(step)} and not {_in_load(step)}"
+            statement = f"delete from {step.table} as l where {step.own} and not {step.in_load}"
             execute(connection, statement, [step.swap.source_name])
         connection.execute(f"drop table {step.staged}")
 
@@ -309,24 +285,11 @@ def _fill(connection: Any, step: _Step) -> None:
             connection.execute(f"update {step.table} as l set {changes} from {step.staged} as s where {same}")
         absent = f"not exists (select from {step.table} as l where {same})"
     elif step.swap.keep == "all":
-        connection.execute(f"delete from {step.table} as l where {_in_load(step)}")
+        connection.execute(f"delete from {step.table} as l where {step.in_load}")
     else:
-        statement = f"delete from {step.table} as l where {_own(step)} or {_in_load(step)}"
+        statement = f"delete from {step.table} as l where {step.own} or {step.in_load}"
         execute(connection, statement, [step.swap.source_name])
     connection.execute(f"insert into {step.table} ({names}) select {names} from {step.staged} as s where {absent}")
-
-
-def _own(step: _Step) -> str:
-    """Whether a live row `l` is of the source that publishes, which is to be bound."""
-    return f"l.{quote(CQ_SOURCE_NAME)} is not distinct from {MARK}"
-
-
-def _in_load(step: _Step) -> str:
-    """Whether a live row `l` has its key in the new load."""
-    if not step.swap.table.primary_keys:
-        return "false"
-    same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in step.swap.table.primary_keys)
-    return f"exists (select from {step.staged} as s where {same})"
 
 
 def _staged_columns(connection: Any, staged: str) -> set[str]:
@@ -344,7 +307,7 @@ def _other_rows(connection: Any, step: _Step) -> str:
         return "most"
     own, others = execute(
         connection,
-        f"select count(*) filter (where {_own(step)}), count(*) filter (where not {_own(step)}) from {step.table} as l",
+        f"select count(*) filter (where {step.own}), count(*) filter (where not {step.own}) from {step.table} as l",
         [step.swap.source_name, step.swap.source_name],
     ).fetchone()
     return "none" if not others else "most" if others > own else "some"
@@ -359,10 +322,10 @@ def _count_stale(connection: Any, step: _Step) -> Published:
         return Published()
     found = execute(
         connection,
-        f"select count(*) from {step.table} as l where {_own(step)} and not {_in_load(step)}",
+        f"select count(*) from {step.table} as l where {step.own} and not {step.in_load}",
         [step.swap.source_name],
     ).fetchone()[0]
-    return Published(0, found) if step.swap.keep == "all" else Published(found, 0)
+    return step.counted(found)
 
 
 def _keys(table: Table) -> Mapping[str, Sequence[str]]:
