@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from catchment import errors
-from catchment.engine.plan import NOT_YET
 from catchment.plugin import Capabilities
 from catchment.schema.changes import ChangeKind
 from catchment.schema.types import type_string
@@ -38,7 +37,7 @@ def pages() -> dict[str, str]:
             text = f"{GENERATED}# {kind} `{point.name}`\n\n{_intro(point.value)}\n\n{_spec(spec)}"
             text += f"Also as [JSON Schema](../schema/{kind}-{point.name}.json).\n\n"
             if kind == "destination":
-                text += _capabilities(plugin.capabilities) + _types(plugin.capabilities.stored_as)
+                text += _capabilities(plugin.capabilities) + _types(plugin.capabilities)
                 matrix.append((point.name, plugin.capabilities))
             made[f"{kind}s/{point.name}.md"] = text
             made[f"schema/{kind}-{point.name}.json"] = json.dumps(_json_schema(spec), indent=2) + "\n"
@@ -85,8 +84,6 @@ def _table(fields: Mapping[str, FieldInfo], title: str, required: Collection[str
         kind = _type_text(field).replace("|", "\\|")
         default = "required" if name in required else _default(field)
         meaning = " ".join((field.description or "").split())
-        if name in NOT_YET:
-            meaning += " Not supported yet: a config that sets it is refused."
         lines.append(f"| `{name}` | {kind} | {default} | {meaning} |")
     return "\n".join(lines) + "\n\n"
 
@@ -182,8 +179,9 @@ def _batch(able: Capabilities) -> str:
     return " or ".join(part for part in parts if part)
 
 
-def _types(stored_as: Callable[[pa.DataType], pa.DataType]) -> str:
+def _types(able: Capabilities) -> str:
     """The types that do not come back as they went in."""
+    stored_as = able.stored_as
     lines = ["## Types\n", "Every type comes back as it went in, but for these:\n", "| written | read |", "|---|---|"]
     changed = 0
     for column in all_types_columns():
@@ -202,7 +200,10 @@ def _types(stored_as: Callable[[pa.DataType], pa.DataType]) -> str:
         if not stored.equals(kind):
             changed += 1
             lines.append(f"| {name} | `{type_string(stored)}` |")
-    return "\n".join(lines) + "\n" if changed else "## Types\n\nEvery type comes back as it went in.\n"
+    text = "\n".join(lines) + "\n" if changed else "## Types\n\nEvery type comes back as it went in.\n"
+    if able.empty_for_null(pa.list_(pa.int64())):
+        text += "\nNull lists and maps come back empty, null structs with nothing but nulls in them.\n"
+    return text
 
 
 def _matrix(rows: list[tuple[str, Capabilities]]) -> str:

@@ -30,6 +30,11 @@ def stored_unchanged(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+def null_for_null(data_type: pa.DataType) -> bool:
+    """No: what a destination that keeps every null declares."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class BatchSize:
     """How much a destination likes to be given at once; what its spec sets goes before this."""
@@ -64,6 +69,8 @@ class Capabilities:
     """Longest table or column name in bytes of UTF-8; 0 means no limit."""
     rejects: bool = False
     """Whether `write` raises `RowsRefused` for rows that do not fit, so that they can be put aside one by one."""
+    measures: bool = False
+    """Whether it can count rows of what it holds by `measure`, as `expect` and `max_stale_ratio` need."""
     deletes_by_client: bool = True
     """Whether stale rows of some clients of a source can be deleted, and those of others kept."""
     confirms_at_end: bool = False
@@ -76,6 +83,8 @@ class Capabilities:
     """What the destination is given at once where the config sets nothing."""
     stored_as: Callable[[pa.DataType], pa.DataType] = field(default=stored_unchanged)
     """The type that `read` gives back for a column of the given type."""
+    empty_for_null: Callable[[pa.DataType], bool] = field(default=null_for_null)
+    """Whether a null of the given type comes back as an empty list or map, or as a struct of nulls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,8 @@ class Swap:
     keep: Literal["other_sources", "all"] = "other_sources"
     """Which rows of the live table stay besides those whose keys come anew: other sources' only (this source's stale
     rows go), or all (nothing is deleted: the fetch had errors)."""
+    parent: str = ""
+    """Live table that `_cq_parent_id` points to, where rows that stay may have lost theirs; empty elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,22 @@ class Published:
     """Rows of this source that are gone; None where the destination cannot tell."""
     stale_kept: int | None = None
     """Rows of this source from earlier syncs that stayed; None where the destination cannot tell."""
+    orphans: int | None = None
+    """Rows that point to no row of `Swap.parent`; None where nobody asked, or the destination cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number of rows that a destination is asked for."""
+
+    kind: Literal["rows", "nulls", "duplicates", "others", "newer", "older", "absent"]
+    """All of them; those where `column` is null; those whose value in `column` another row has; those with a value that
+    is none of `values`; those that are at least, or less than, `values[0]`; those whose keys are not in `other`."""
+    column: str = ""
+    values: tuple[pa.Scalar, ...] = ()
+    """Of the column's type."""
+    other: str = ""
+    """Name of a table with the same keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +299,7 @@ class DestinationPlugin(Protocol):
         """Take the spec and connect, unless `no_connection`. Raises `SpecError`, or `PluginError` if it cannot."""
 
     def session(self, budget: Budget, *, max_rejects: int = 0) -> WriteSession:
-        """Begin to write; several sessions may be open at once. A table ends at a refused row more than `max_rejects`."""
+        """Begin to write; several sessions may be open at once. A table ends at a refused row over `max_rejects`."""
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """Rows of `table` in no order, columns and order as in `table`, types as `capabilities.stored_as` says."""
@@ -290,6 +317,14 @@ class DestinationPlugin(Protocol):
         """What migrating each table would do; nothing is changed or made, not even a database that is missing.
 
         Asked after `init`, with or without a connection; raises `PluginError` where a sync could not begin either.
+        """
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """A number for each measure of the rows of `source_name` (empty: of all), rows of equal `keys` counting once.
+
+        Only called if `capabilities.measures`; `table` may be a staged one.
         """
 
     def test_connection(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from catchment.errors import SpecError
 from catchment.spec.fields import Secret
 from catchment.spec.load import load_documents
-from catchment.spec.model import BackendOptions, Timeouts
+from catchment.spec.model import BackendOptions, Rules, Timeouts
 
 PLUGIN = {"name": "n", "registry": "python", "path": "p"}
 
@@ -107,7 +107,7 @@ def test_the_default_of_every_field(kind, defaults, required):
         ("destination", "max_rejects", 5, 5),
         ("destination", "max_stale_ratio", 0.5, 0.5),
         ("destination", "max_stale_ratio", 1, 1.0),
-        ("destination", "expect", {"users*": {"not_null": ["id"]}}, {"users*": {"not_null": ["id"]}}),
+        ("destination", "expect", {"users*": {"not_null": ["id"]}}, {"users*": Rules(not_null=["id"])}),
         ("transformer", "spec", {"a": 1}, {"a": 1}),
     ],
 )  # fmt: skip

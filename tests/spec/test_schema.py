@@ -31,7 +31,9 @@ SOURCE = {**PLUGIN, "tables": ["*"], "destinations": ["d"]}
 def test_the_schema_is_one_and_stays_the_same():
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(SCHEMA["$defs"]) == {"Spec", "Source", "Destination", "Transformer", "BackendOptions", "Timeouts"}
+    assert set(SCHEMA["$defs"]) == {
+        "Spec", "Source", "Destination", "Transformer", "BackendOptions", "Timeouts", "Rules", "RowRules", "FreshRule",
+    }  # fmt: skip
     assert json.dumps(SCHEMA) == json.dumps(config_schema())
 
 
@@ -136,6 +138,14 @@ def test_source(field, value, valid):
         ("max_stale_ratio", 0.5, True),
         ("max_stale_ratio", 2, False),
         ("expect", {"t": {"unique": ["a"]}}, True),
+        ("expect", {"t": {"rows": {"min": 1, "max": 9, "change": "30%"}, "severity": "warn"}}, True),
+        ("expect", {"t": {"rows": {"change": 0.3}, "fresh": {"column": "at", "within": "24h"}}}, True),
+        ("expect", {"t": {"values": {"a": ["x", 1, True]}}}, True),
+        ("expect", {"t": {"rows": {"change": "much"}}}, False),
+        ("expect", {"t": {"rows": {"least": 1}}}, False),
+        ("expect", {"t": {"fresh": {"column": "at"}}}, False),
+        ("expect", {"t": {"severity": "fatal"}}, False),
+        ("expect", {"t": ["a"]}, False),
         ("tables", ["a"], False),
         ("batch_size", 5, False),
     ],

@@ -46,6 +46,7 @@ def file(tmp_path, monkeypatch):
         ("9007199254740993", 9007199254740993), ("2025-01-01", "2025-01-01"), ("abc", "abc"), (" 5 ", 5), ("5\n", 5),
         ("[1, a]", [1, "a"]), ('{"a": {"b": [true]}}', {"a": {"b": [True]}}), (JSON, json.loads(JSON)),
         ('"5"', "5"), ("'yes'", "yes"), ("{a: 1, a: 2}", {"a": 2}), ("[]", []), ("{}", {}),
+        ("{{YEAR}}", "{{YEAR}}"), ("[{[1]: 2}]", "[{[1]: 2}]"),
     ],
 )  # fmt: skip
 def test_a_plain_scalar_that_is_one_reference_is_read_as_yaml(value, text, typed):

@@ -86,6 +86,10 @@ def _print_troubles(console: Console, row: TableResult, gone: str) -> None:
         console.print(
             f"{where}: {row.rows_rejected:,} rows were left out", style="yellow", markup=False, soft_wrap=True
         )
+    for each in row.expectations:
+        if not each["ok"] and each["severity"] == "warn":
+            text = f"{where}: `expect` is not kept: {each['rule']}, found {each['found']}"
+            console.print(text, style="yellow", markup=False, soft_wrap=True)
     if row.stale_kept_reason:
         console.print(
             f"{where}: stale rows are kept: {row.stale_kept_reason}", style="yellow", markup=False, soft_wrap=True

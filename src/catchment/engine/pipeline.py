@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from catchment.channel import Budget
 from catchment.engine import rejects
+from catchment.engine.expect import Expectations
 from catchment.engine.result import TableResult
 from catchment.engine.stamp import Stamp
 from catchment.errors import CatchmentError, PluginError, PluginLost
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable
 from catchment.plugin import DestinationPlugin, Reject, Swap, TransformerPlugin, WriteSession
-from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, staging_name
+from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, CQ_PARENT_ID, staging_name
 from catchment.schema.table import Table
 
 _NO_CLIENTS: Mapping[str, tuple[str, ...]] = {}
@@ -75,6 +76,8 @@ class Pipeline:
     """What names of staged tables carry so that two runs do not meet."""
     max_rejects: int = 0
     """Rows of a table that may be refused and put aside."""
+    expectations: Expectations | None = None
+    """What tables have to keep; None where nobody expects anything."""
     has_backend: bool = False
     """Whether incremental tables go on from a saved cursor, so that old rows are no stale rows."""
     lost: PluginError | None = None
@@ -118,7 +121,13 @@ class Pipeline:
         self.targets[table.name] = target
         if any(other is not target and other.live.name == live.name for other in self.targets.values()):
             target.fail(f"two tables of source `{self.stamp.source_name}` are called `{live.name}` after transformers")
-        elif self.migrates or target.staged:
+            return
+        if self.expectations is not None and not target.staged:
+            try:
+                self.expectations.note(live)
+            except PluginError as error:
+                target.fail(str(error))
+        if self.migrates or target.staged:
             staged = written if target.staged else None
             self._send(target, MigrateTable(live, force=self.force, staged=staged))
 
@@ -189,6 +198,8 @@ class Pipeline:
             if staged:
                 self._publish(staged, incomplete, aborted)
             self._delete_stale(incomplete, clients, aborted)
+            if self.expectations is not None and not aborted:
+                self.expectations.look_at(target for target in self.targets.values() if not target.staged)
             if self.destination.capabilities.confirms_at_end:
                 self.flush()
         self._take_stats()
@@ -354,7 +365,8 @@ class Pipeline:
             for target in staged:
                 target.result.stale_kept_reason = f"not published: {aborted}"
             return
-        held = self._held_back(staged, incomplete)
+        unexpected = self.expectations.unexpected(staged, incomplete) if self.expectations is not None else {}
+        held = self._held_back(staged, incomplete, unexpected)
         swaps = []
         for target in staged:
             reason = incomplete.get(target.source.name, "")
@@ -362,10 +374,12 @@ class Pipeline:
                 target.result.stale_kept_reason = f"not published: {held[target.source.name]}"
                 continue
             target.result.stale_kept_reason = reason
-            keep = "all" if reason else "other_sources"
-            swaps.append(
-                Swap(target.live, target.written, self.stamp.source_name, self.stamp.sync_time, keep)  # type: ignore[arg-type]
-            )
+            stamp = self.stamp
+            if reason:
+                parent = self._parent(target)
+                swaps.append(Swap(target.live, target.written, stamp.source_name, stamp.sync_time, "all", parent))
+            else:
+                swaps.append(Swap(target.live, target.written, stamp.source_name, stamp.sync_time))
         if not swaps:
             return
         try:
@@ -383,18 +397,37 @@ class Pipeline:
                 target.result.published = True
                 target.result.rows_stale_deleted = done.stale_deleted
                 target.result.rows_stale_kept = done.stale_kept
+                if done.orphans:
+                    rows = f"{done.orphans:,} row{'s point' if done.orphans > 1 else ' points'}"
+                    target.result.stale_kept_reason += f"; {rows} to a parent that is gone"
 
-    def _held_back(self, staged: Sequence[Target], incomplete: Mapping[str, str]) -> dict[str, str]:
+    def _parent(self, target: Target) -> str:
+        """The live table that rows which stay may point to in vain: its rows get new ids, unless these come of keys.
+
+        Not where rows of some clients go afterwards, which would be counted with the others.
+        """
+        parent = self.targets.get(target.source.parent)
+        pointed = parent is not None and CQ_PARENT_ID in target.live and CQ_ID in parent.live
+        if CQ_CLIENT_ID in target.live and self.destination.capabilities.deletes_by_client:
+            return ""
+        return parent.live.name if parent is not None and pointed else ""
+
+    def _held_back(
+        self, staged: Sequence[Target], incomplete: Mapping[str, str], unexpected: Mapping[str, str]
+    ) -> dict[str, str]:
         """Source's tables that must keep their last good state, with the reason.
 
-        One that the destination failed on, one without keys that was not read to its end (there is nothing to merge it
-        by), and all their relations, so that no row points to one that is not there.
+        One that the destination failed on, one whose rows are not as expected, one without keys that was not read to
+        its end (there is nothing to merge it by), and all their relations, so that no row points to one that is not
+        there.
         """
         cause: dict[str, str] = {}
         for target in staged:
             name = target.source.name
             if target.failed:
                 cause[name] = f"writing table `{target.live.name}` failed"
+            elif name in unexpected:
+                cause[name] = unexpected[name]
             elif name in incomplete and not _has_own_keys(target.live):
                 cause[name] = f"table `{target.live.name}` has no keys to merge by, and {incomplete[name]}"
         roots = {self._root(name): reason for name, reason in cause.items()}
@@ -419,12 +452,15 @@ class Pipeline:
                 continue
             by_client = CQ_CLIENT_ID in target.live and self.destination.capabilities.deletes_by_client
             done = clients.get(target.source.name, ()) if by_client and not aborted else ()
-            target.result.stale_kept_reason = reason
+            if not target.staged:
+                target.result.stale_kept_reason = reason
             if reason and not done:
                 continue
             if reason:
                 named = ", ".join(f"`{client}`" for client in done)
                 target.result.stale_kept_reason = f"{reason}; only those of {named} are deleted"
+            if self.expectations is not None and not reason and self.expectations.keeps_stale(target):
+                continue
             message = DeleteStale(
                 target.live, self.stamp.source_name, self.stamp.sync_time, clients=done if reason else None
             )

@@ -16,9 +16,6 @@ from catchment.redact import Redactor
 from catchment.spec.fields import secrets_of
 from catchment.spec.model import Config, DestinationConfig, PluginConfig, SourceConfig, TransformerConfig
 
-NOT_YET = ("max_stale_ratio", "expect")
-"""Options of a destination that are read and refused."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -205,11 +202,10 @@ def _check_destination(destination: DestinationConfig, capabilities: Capabilitie
     if destination.max_rejects and not capabilities.rejects:
         text = f"`{destination.path}` does not say which row it refuses"
         problems.append(Problem(text, path="spec.max_rejects", hint="leave it out"))
-    problems.extend(
-        Problem(f"`{key}` is not supported yet", path=f"spec.{key}", hint="leave it out")
-        for key in NOT_YET
-        if getattr(destination, key)
-    )
+    for key in ("max_stale_ratio", "expect"):
+        if getattr(destination, key) not in (None, {}) and not capabilities.measures:
+            text = f"`{destination.path}` cannot count the rows that it holds"
+            problems.append(Problem(text, path=f"spec.{key}", hint="leave it out"))
     if problems:
         raise SpecError(problems)
 

@@ -21,6 +21,7 @@ from catchment import __version__
 from catchment.channel import Budget
 from catchment.engine import registry
 from catchment.engine.connections import Connections, reached_by
+from catchment.engine.expect import Expectations
 from catchment.engine.foreign import destination_at
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.plan import Plan, backend_destination, used_destinations
@@ -31,7 +32,7 @@ from catchment.engine.summary import Summary, migrate_table
 from catchment.errors import CatchmentError, PluginError
 from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncRequest, TransformerPlugin
 from catchment.schema.internal import add_client_id
-from catchment.schema.select import Selection
+from catchment.schema.select import Selection, matches
 from catchment.schema.table import Table
 from catchment.spec.model import BackendOptions, DestinationConfig, SourceConfig
 
@@ -104,7 +105,18 @@ class Sync:
         finally:
             self._close()
         self.result.tables = self.tables()
+        self._note_unmatched()
         self.result.settle()
+
+    def _note_unmatched(self) -> None:
+        """Tell of rules that were for no table: a misspelt name would keep nothing."""
+        names = {(row.destination, row.table) for row in self.result.tables}
+        for config in self.plan.config.destinations:
+            for glob in config.expect:
+                if not any(config.name == where and matches(glob, name) for where, name in names):
+                    note = f"destination `{config.name}`: `expect` has rules for {glob!r}, but no such table"
+                    self.notes.append(note)
+                    log.warning("%s", note)
 
     def interrupt(self) -> None:
         """Stop reading every source and end the sync in order."""
@@ -125,6 +137,10 @@ class Sync:
             plugin = registry.destination_for(config)
             self._destinations[config.name] = plugin
             plugin.init(config.spec, invocation_id=self.result.invocation_id)
+            if config.publish == "atomic" and plugin.capabilities.publish == "none":
+                raise PluginError(
+                    "its server cannot publish rows that were staged", hint="write `publish: stream`, or leave it out"
+                )
         except Exception as error:
             known = isinstance(error, CatchmentError)
             result.outcome, result.error = "failed", str(error) if known else f"{type(error).__name__}: {error}"
@@ -243,11 +259,25 @@ class Sync:
             transformers=self._transformers(destination),
             force=destination.migrate_mode == "forced",
             migrates=self.options.migrate,
-            # To stage rows is to make tables, which `--no-migrate` forbids.
-            atomic=self.plan.is_atomic(destination) and self.options.migrate,
+            # To stage rows is to make tables, which `--no-migrate` forbids; what a server can do it has told by now.
+            atomic=self.plan.is_atomic(destination)
+            and self.options.migrate
+            and self._destinations[destination.name].capabilities.publish != "none",
             run=uuid.uuid4().hex[:12],
             max_rejects=destination.max_rejects,
+            expectations=self._expectations(source, destination, stamp),
             has_backend=source.backend_options is not None,
+        )
+
+    def _expectations(self, source: SourceConfig, destination: DestinationConfig, stamp: Stamp) -> Expectations | None:
+        if not destination.expect and destination.max_stale_ratio is None:
+            return None
+        return Expectations(
+            self._destinations[destination.name],
+            source.name,
+            stamp.sync_time,
+            rules=destination.expect,
+            max_stale_ratio=destination.max_stale_ratio,
         )
 
     def _transformers(self, destination: DestinationConfig) -> list[TransformerPlugin]:

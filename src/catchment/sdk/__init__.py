@@ -15,7 +15,7 @@ from catchment.errors import (
     did_you_mean,
 )
 from catchment.messages import DeleteRecord, Predicate, PredicateGroup, TableRelation
-from catchment.plugin import BatchSize, Capabilities, PreviewedChange, Published, Swap, TablePreview
+from catchment.plugin import BatchSize, Capabilities, Measure, PreviewedChange, Published, Swap, TablePreview
 from catchment.schema.changes import ChangeKind
 from catchment.schema.table import Column, Table
 from catchment.schema.types import inet, json, mac, uuid
@@ -40,6 +40,7 @@ __all__ = [
     "Destination",
     "Discovered",
     "Duration",
+    "Measure",
     "MigrationRefused",
     "PluginError",
     "PluginLost",

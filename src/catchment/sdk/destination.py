@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catchment.errors import Unsupported
 from catchment.messages import DeleteRecord
-from catchment.plugin import Capabilities, Published, Swap, TablePreview
+from catchment.plugin import Capabilities, Measure, Published, Swap, TablePreview
 from catchment.schema.table import Table
 from catchment.spec.fields import Spec
 
@@ -152,6 +152,15 @@ class Destination(ABC, Generic[S]):
         default knows nothing: override it where there is a catalogue to look into.
         """
         return [TablePreview("unknown", reason=f"`{self.name}` cannot tell what is there") for _ in tables]
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """Numbers of rows, for `expect` and `max_stale_ratio`; only called if `capabilities.measures`.
+
+        For SQL databases `catchment.sdk.measures` puts the questions.
+        """
+        raise Unsupported(f"destination `{self.name}` cannot count what it holds")
 
     def test_connection(self) -> None:
         """Raises `PluginError` when the destination cannot be used; the default opens and closes."""

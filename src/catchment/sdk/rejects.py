@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -58,8 +59,18 @@ def described(table: Table, row: pa.Table, error: RowsRefused) -> Reject:
     """A row of `table`, in a table of its own, as what is put aside."""
     missing = (column.name for column in table.columns if column.not_null and row.column(column.name).null_count)
     keys = list(table.primary_keys)
-    column = error.column or next(missing, "")
+    broken = (name for name in table.column_names if not _is_whole(row.column(name)))
+    column = error.column or next(broken, "") or next(missing, "")
     return Reject(_json(row.select(keys)) if keys else "", column, str(error.args[0]), _json(row))
+
+
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    """Whether the values are what their type says, such as UTF-8 where it is text."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def too_many(reject: Reject, most: int, error: RowsRefused) -> PluginError:
@@ -72,7 +83,21 @@ def too_many(reject: Reject, most: int, error: RowsRefused) -> PluginError:
 
 
 def _json(row: pa.Table) -> str:
-    return str(to_json_text(row.combine_chunks().to_batches()[0].to_struct_array())[0].as_py())
+    whole = row.combine_chunks()
+    try:
+        text = to_json_text(whole.to_batches()[0].to_struct_array())[0]
+    except (pa.ArrowInvalid, PluginError):
+        # A value that is broken, or of a type that has no text, is shown as it lies in memory.
+        return json.dumps({name: _shown(whole.column(name)[0]) for name in whole.column_names})
+    return str(text.as_buffer().to_pybytes().decode(errors="replace"))
+
+
+def _shown(value: pa.Scalar) -> str | None:
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.ExtensionScalar):
+        value = value.value
+    return repr(value.as_buffer().to_pybytes()) if hasattr(value, "as_buffer") else str(value)
 
 
 def _cut(text: str) -> str:

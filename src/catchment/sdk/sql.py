@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from catchment.errors import MigrationRefused, PluginError
+from catchment.errors import MigrationRefused, PluginError, RowsRefused
 from catchment.messages import DeleteRecord, PredicateGroup
 from catchment.plugin import Capabilities, PreviewAction, PreviewedChange, TablePreview
 from catchment.schema.changes import Change, changes, classify, merged, plan
@@ -22,6 +22,8 @@ from catchment.schema.table import Column, Table
 
 Statement: TypeAlias = tuple[str, tuple[Any, ...]]
 """SQL text and the values for its placeholders, in order."""
+Ask: TypeAlias = Callable[[str], Sequence[Sequence[Any]]]
+"""Runs a query; all its rows. Raises `RowsRefused` where a value cannot be cast, and leaves the transaction usable."""
 
 
 class Opaque(pa.ExtensionType):  # type: ignore[misc]
@@ -50,6 +52,20 @@ class Opaque(pa.ExtensionType):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """How values of one column type become those of another; `{0}` stands for the quoted column in both texts."""
+
+    value: str
+    fits: str = "true"
+    """Whether a value that is not null can be turned without losing anything; null counts as no."""
+
+
+def no_conversion(before: str, after: str) -> Conversion | None:
+    """What a dialect has that turns no type into another."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """How one database writes SQL."""
 
@@ -60,17 +76,27 @@ class Dialect:
     placeholder: str = "?"
     """What stands for a bound value."""
     quote_char: str = '"'
+    escape_char: str = ""
+    """What has to be doubled in a quoted name besides the quote."""
     qualify: Callable[[str], str] | None = None
     """The quoted name of a table where that is more than its name (a staging schema); None: the name, quoted."""
+    same: str = "is not distinct from"
+    """The operator between values that are equal, null and null as well."""
     inline_unique: bool = True
     """Whether `unique` columns get a constraint when the table is made."""
     to_parameter: Callable[[pa.Scalar], Any] = lambda scalar: scalar.as_py()
     """The driver's value for an Arrow scalar."""
+    conversion: Callable[[str, str], Conversion | None] = no_conversion
+    """How a forced migration turns a column of one type, named as by `type_name`, into another; None: not at all."""
+    shown: str = "cast({0} as text)"
+    """A column's value as text, for messages."""
 
     def quote(self, name: str) -> str:
         """`name` as a quoted identifier. Raises `PluginError` for a NUL, which no database can hold in one."""
         if "\0" in name:
             raise PluginError(f"name {name!r} holds a NUL character; rename it")
+        if self.escape_char:
+            name = name.replace(self.escape_char, self.escape_char * 2)
         return self.quote_char + name.replace(self.quote_char, self.quote_char * 2) + self.quote_char
 
     def table(self, name: str) -> str:
@@ -90,6 +116,8 @@ class Migration:
     table: Table
     """The table as it will be: for `alter`, removed columns are still in it, nullable and without keys."""
     changes: tuple[Change, ...] = ()
+    rewrites: bool = False
+    """Whether `alter` is only possible with rows that fit: by a change that is kept when forced; see `fitted`."""
 
 
 def migration(
@@ -112,21 +140,98 @@ def migration(
     if not found:
         return Migration("none", merged(have, want))
     if all(change.kind in capabilities.safe_changes | capabilities.kept_when_forced for change in found):
-        return Migration("alter", merged(have, want), found)
+        rewrites = any(change.kind not in capabilities.safe_changes for change in found)
+        return Migration("alter", merged(have, want), found, rewrites)
     return Migration("recreate", want, found)
 
 
+def fitted(dialect: Dialect, have: Table | None, want: Table, found: Migration, ask: Ask) -> tuple[Migration, str]:
+    """`found` as the rows that are there allow it, and why none of them can stay if the table has to be made anew."""
+    if have is None or found.action not in ("alter", "recreate"):
+        return found, ""
+    if found.action == "recreate":
+        return found, "; ".join(map(str, found.changes))
+    reason = obstacle(dialect, have, found.table, ask) if found.rewrites else ""
+    return (Migration("recreate", want, found.changes), reason) if reason else (found, "")
+
+
+def obstacle(dialect: Dialect, have: Table, want: Table, ask: Ask) -> str:
+    """Why the rows of `have` do not fit `want`, which has all its columns; empty if they do."""
+    table = dialect.table(have.name)
+    for column in have.columns:
+        name, after = dialect.quote(column.name), want.column(column.name)
+        if is_retyped(dialect, column, after):
+            reason = _misfit(dialect, table, column, after, ask)
+            if reason:
+                return reason
+        becomes_strict = (after.not_null or after.primary_key) and not (column.not_null or column.primary_key)
+        if becomes_strict and ask(f"select 1 from {table} where {name} is null limit 1"):  # noqa: S608
+            return f"column `{column.name}` is null in a row"
+    strict = [c.name for c in want.columns if c.name not in have and (c.not_null or c.primary_key)]
+    if strict and ask(f"select 1 from {table} limit 1"):  # noqa: S608
+        return f"the new column `{strict[0]}` must not be null"
+    keys = want.primary_keys
+    # Another type may show two keys as one.
+    changed = keys != have.primary_keys or any(is_retyped(dialect, have.column(k), want.column(k)) for k in keys)
+    if keys and changed and not strict:
+        values = ", ".join(converted(dialect, have.column(key), want.column(key)) for key in keys)
+        if ask(f"select 1 from {table} group by {values} having count(*) > 1 limit 1"):  # noqa: S608
+            return f"rows are not unique in {', '.join(f'`{key}`' for key in keys)}"
+    return ""
+
+
+def _misfit(dialect: Dialect, table: str, have: Column, want: Column, ask: Ask) -> str:
+    """Why the values of a column cannot have another type; empty if they can."""
+    before, after, name = dialect.type_name(have.type), dialect.type_name(want.type), dialect.quote(have.name)
+    how = dialect.conversion(before, after)
+    if how is None:
+        return f"column `{have.name}` cannot be turned from {before} into {after}"
+    fits = how.fits.format(name)
+    shown = dialect.shown.format(name)
+    query = f"select {shown} from {table} where {name} is not null and not coalesce({fits}, false) limit 1"  # noqa: S608
+    try:
+        wrong = ask(query) if fits != "true" else ()
+    except RowsRefused as error:
+        return f"column `{have.name}` holds a value that is no {after}: {error}"
+    return f"column `{have.name}` holds {wrong[0][0]!r}, which is no {after}" if wrong else ""
+
+
+def is_retyped(dialect: Dialect, have: Column, want: Column) -> bool:
+    """Whether a column of the catalogue has another type than it is to have."""
+    return not have.type.equals(dialect.arrow_type(dialect.type_name(want.type)))
+
+
+def converted(dialect: Dialect, have: Column, want: Column) -> str:
+    """A column's values, as `want` has them, for a `select` from the table that has it as `have`."""
+    name = dialect.quote(have.name)
+    if not is_retyped(dialect, have, want):
+        return name
+    how = dialect.conversion(dialect.type_name(have.type), dialect.type_name(want.type))
+    assert how is not None, "`obstacle` comes first"
+    return how.value.format(name)
+
+
 def preview(
-    dialect: Dialect, have: Table | None, want: Table, capabilities: Capabilities, *, force: bool
+    dialect: Dialect,
+    have: Table | None,
+    want: Table,
+    capabilities: Capabilities,
+    *,
+    force: bool,
+    ask: Ask | None = None,
 ) -> TablePreview:
-    """What `migration` decides, told rather than raised, with every change; rows and dependents are the database's."""
+    """What `migration` decides, told rather than raised, with every change; rows and dependents are the database's.
+
+    With `ask` the rows are looked at, where it depends on them whether they stay.
+    """
     if have is None:
         return TablePreview("create")
     found = changes(have, normalized(dialect, want))
     refusal = None
     action: PreviewAction = "refused"
     try:
-        action = migration(dialect, have, want, capabilities, force=force).action
+        planned = migration(dialect, have, want, capabilities, force=force)
+        action = (fitted(dialect, have, want, planned, ask)[0] if ask is not None else planned).action
     except MigrationRefused as error:
         refusal = error
     if action == "alter" and all(change.kind == "remove_column" for change in found):
@@ -156,11 +261,15 @@ def _fate(change: Change, action: PreviewAction) -> str:
     }.get(action, "")
 
 
-def hung_on(name: str, dependents: Sequence[str]) -> MigrationRefused:
-    """The error for a table that has to be made anew, which the database does not allow while others refer to it."""
-    named = ", ".join(dependents)
+def hung_on(name: str, dependents: Sequence[str], columns: Sequence[str] = ()) -> MigrationRefused:
+    """The error for a table that has to be made anew, or whose `columns` change, while others hang on them."""
+    if columns:
+        changing = f"column{'s' if len(columns) > 1 else ''} {', '.join(f'`{column}`' for column in columns)}"
+        what = f"{changing} of table `{name}` cannot change while others hang on it"
+    else:
+        what = f"table `{name}` has to be dropped and made anew, and others hang on it"
     return MigrationRefused(
-        f"table `{name}` has to be dropped and made anew, and others hang on it: {named}",
+        f"{what}: {', '.join(dependents)}",
         hint="drop them and make them again afterwards, or migrate the table by hand",
     )
 
@@ -222,6 +331,17 @@ def delete_stale(
     """`delete` of a source's rows older than `sync_time`, with `clients` only of those clients."""
     where, values = stale_rows(dialect, source_name=source_name, sync_time=sync_time, clients=clients)
     return f"delete from {dialect.table(table.name)} where {where}", values  # noqa: S608
+
+
+def count_orphans(dialect: Dialect, table: str, parent: str) -> str:
+    """The query for how many rows of `table` point to no row of `parent`."""
+    lost = (
+        f"select 1 from {dialect.table(parent)} as p where p.{dialect.quote(CQ_ID)} = c.{dialect.quote(CQ_PARENT_ID)}"  # noqa: S608
+    )
+    return (
+        f"select count(*) from {dialect.table(table)} as c "  # noqa: S608
+        f"where c.{dialect.quote(CQ_PARENT_ID)} is not null and not exists ({lost})"
+    )
 
 
 def stale_rows(

@@ -28,7 +28,7 @@ import pyarrow as pa
 from catchment.channel import Budget
 from catchment.errors import CatchmentError, PluginError, PluginLost, Transient
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable, WriteMessage
-from catchment.plugin import BatchSize, Capabilities, Published, Swap, TablePreview, WriteStats
+from catchment.plugin import BatchSize, Capabilities, Measure, Published, Swap, TablePreview, WriteStats
 from catchment.schema.table import Table
 from catchment.sdk.destination import Destination
 from catchment.sdk.lane import Call, Lane, Stream
@@ -117,6 +117,17 @@ class DestinationHost:
     def stored_names(self) -> Sequence[str]:
         """Names of the tables that are there, as far as the author's `stored_names` knows them."""
         return self.attempt(self.destination.stored_names)
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """The numbers that the author's `measure` gives."""
+        names = [table.name, *(measure.other for measure in measures if measure.other)]
+
+        def ask() -> Sequence[int]:
+            return self.destination.measure(table, measures, keys=keys, source_name=source_name)
+
+        return self.call(names, ask)
 
     def test_connection(self) -> None:
         """Ask the author's check; the plugin is initialised with `no_connection` for it."""

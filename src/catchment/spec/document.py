@@ -174,7 +174,7 @@ class Reader:
                 found = list(nodes.compose(stripped))
             except nodes.Unreadable:
                 found = []
-            if len(found) == 1 and found[0].end == len(stripped):
+            if len(found) == 1 and found[0].end == len(stripped) and _has_names_for_keys(found[0]):
                 return self._value(found[0], replace(at, fills=False))
         if "\n" in stripped:
             return self._scalar(replace(node, is_plain=False), text, at)
@@ -221,6 +221,20 @@ class Reader:
     def _warn(self, message: str, place: Place) -> None:
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(Problem(message, self.file, place.line, place.column, place.shown))
+
+
+def _has_names_for_keys(node: nodes.Node) -> bool:
+    """Whether every key in it is a single value: `{{YEAR}}` is YAML too, but meant as a text."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, nodes.Mapping):
+            if not all(isinstance(key, nodes.Scalar) for key, _ in node.pairs):
+                return False
+            waiting.extend(value for _, value in node.pairs)
+        elif isinstance(node, nodes.Sequence):
+            waiting.extend(node.items)
+    return True
 
 
 def _twice(key: str = "", first: int = 0, second: int = 0) -> str:

@@ -76,6 +76,25 @@ Duration = Annotated[
 """Seconds, written as a duration text in a config."""
 
 
+def _share(value: object) -> object:
+    """`30%` as 0.3."""
+    if isinstance(value, str) and value.endswith("%"):
+        try:
+            return float(value[:-1]) / 100
+        except ValueError:
+            pass
+    return value
+
+
+Share = Annotated[
+    float,
+    Field(ge=0),
+    BeforeValidator(_share),
+    Field(json_schema_extra={"type": ["number", "string"], "pattern": r"^[0-9]*\.?[0-9]+%$"}),
+]
+"""A part of a whole, written as a number or as a percentage."""
+
+
 class Spec(BaseModel):
     """The base of every plugin's spec: frozen, strict about types, and unknown keys are errors."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
 
 from catchment.errors import Problem, SpecError
-from catchment.spec.fields import Duration, ObjectPath, Secret, object_path
+from catchment.spec.fields import Duration, ObjectPath, Secret, Share, Spec, object_path
 from catchment.spec.origin import Origin
 
 Kind: TypeAlias = Literal["source", "destination", "transformer"]
@@ -148,6 +148,43 @@ class SourceConfig(PluginConfig):
     """Whether rows get `_cq_client_id`, the account or region they come from."""
 
 
+class RowRules(Spec):
+    """How many rows of the source a table has to have after a sync."""
+
+    min: Annotated[int, Field(ge=0)] | None = None
+    """At least so many."""
+    max: Annotated[int, Field(ge=0)] | None = None
+    """At most so many."""
+    change: Share | None = None
+    """Largest change against the rows that were there before, as `30%` or `0.3`; a first sync is not held to it."""
+
+
+class FreshRule(Spec):
+    """How old the newest row may be."""
+
+    column: str
+    """A column of times or dates."""
+    within: Duration
+    """Time before the sync's start, such as `24h`."""
+
+
+class Rules(Spec):
+    """What the rows of a table have to keep; looked at before they become visible where `publish` is `atomic`."""
+
+    rows: RowRules | None = None
+    """How many there are."""
+    not_null: list[str] = Field(default_factory=list)
+    """Columns that have a value in every row."""
+    unique: list[str] = Field(default_factory=list)
+    """Columns each of whose values is in one row only."""
+    fresh: FreshRule | None = None
+    """How old the newest row may be."""
+    values: dict[str, list[str | int | float | bool]] = Field(default_factory=dict)
+    """Values that a column may have, besides null."""
+    severity: Literal["error", "warn"] = "error"
+    """Whether a broken rule keeps the table as it was and makes the sync incomplete, or is only told."""
+
+
 class DestinationConfig(PluginConfig):
     """A destination: where rows go, and how they replace what is there."""
 
@@ -171,7 +208,7 @@ class DestinationConfig(PluginConfig):
     """Rows per table that may be put aside before the table fails."""
     max_stale_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest share of a table's rows that may be deleted as stale."""
-    expect: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    expect: dict[str, Rules] = Field(default_factory=dict)
     """Rules per table that its rows have to keep."""
 
 

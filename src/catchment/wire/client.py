@@ -15,7 +15,7 @@ from catchment.channel import Budget, ChannelClosed
 from catchment.coalesce import Coalescer
 from catchment.errors import CatchmentError, PluginError, PluginLost, ProtocolError, Unsupported
 from catchment.messages import Cursor, Insert, MigrateTable, RowsSkipped, SourceError, SyncMessage, TableError
-from catchment.plugin import Capabilities, Kind, SyncRequest, TablePreview
+from catchment.plugin import Capabilities, Kind, Measure, SyncRequest, TablePreview
 from catchment.schema.select import Selection
 from catchment.schema.table import Table
 from catchment.wire import codec
@@ -245,6 +245,12 @@ class RemoteDestination(_Remote):
                 raise self.peer.failure(self.shown, error) from error
             finally:
                 call.cancel()
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """The protocol has no word for it."""
+        raise Unsupported(f"{self.shown} cannot count what it holds")
 
     def stored_table(self, name: str) -> Table | None:
         """The protocol has no word for it."""

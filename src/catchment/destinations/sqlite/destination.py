@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 from pydantic import field_validator
@@ -20,6 +21,7 @@ from catchment.sdk import (
     Capabilities,
     DeleteRecord,
     Destination,
+    Measure,
     PluginError,
     Published,
     RowsRefused,
@@ -29,6 +31,7 @@ from catchment.sdk import (
     Transient,
     sql,
 )
+from catchment.sdk.measures import measured
 from catchment.sdk.sqlite import Connection, quote
 from catchment.sdk.staging import STAGING_PREFIX, staging_run
 
@@ -64,6 +67,7 @@ class SQLite(Destination[SQLiteSpec]):
         delete_records=True,
         publish="sync",
         rejects=True,
+        measures=True,
         batch=BatchSize(rows=0, size_bytes=32 << 20, timeout_s=60.0),
         stored_as=stored_as,
     )
@@ -196,6 +200,20 @@ class SQLite(Destination[SQLiteSpec]):
         for batch in self._opened.select(table.name, columns, expressions=expressions):
             arrays = [restored(array, column) for array, column in zip(batch.columns, table.columns, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """A query each. A staged table that had no rows is made for it."""
+        for name in (table.name, *(measure.other for measure in measures)):
+            staged = self._staged.get(name)
+            if staged is not None:
+                self._opened.run(staged.create)
+
+        def ask(statement: str, values: Sequence[Any]) -> Any:
+            return self._opened.run(statement, values)[0][0]
+
+        return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
 
     def stored_table(self, name: str) -> Table | None:
         """With the declared types; of text columns the values tell bytes, and of timestamps nanoseconds."""

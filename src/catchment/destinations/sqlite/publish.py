@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from catchment.destinations.sqlite import catalogue, migrate
@@ -55,6 +56,10 @@ class Publisher:
                 steps = [self._step(swap, references) for swap in swaps]
                 self._merge([step for step in steps if step.merges])
                 self._rename([step for step in steps if not step.merges])
+                for step in steps:
+                    if step.swap.parent:
+                        count = self._run(sql.count_orphans(DIALECT, step.name, step.swap.parent))[0][0]
+                        step.done = replace(step.done, orphans=int(count))
         except BaseException:
             with contextlib.suppress(PluginError):
                 # What was read of the catalogue inside the transaction is no longer so.
