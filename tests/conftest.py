@@ -40,6 +40,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "postgresql_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgresql)
+        if {"clickhouse_server", "clickhouse_folder"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.clickhouse)
+        if {"mariadb_server", "mysql_dsn", "mariadb_folder", "mysql8_folder"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.mysql)
         if "docker_engine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.docker)
         if str(item.path.relative_to(here)).startswith(UNHURRIED):
@@ -72,12 +76,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def _needed(request: pytest.FixtureRequest, name: str) -> Iterator[None]:
-    """Leave the test out if a service is missing, or fail if it is required."""
+def needed(request: pytest.FixtureRequest, name: str, *, everywhere: bool = True) -> Iterator[None]:
+    """Leave the test out if a service is missing, or fail if it is required; `all` means those that run everywhere."""
     try:
         yield
     except services.Missing as error:
-        if {"all", name} & set(request.config.getoption("--require")):
+        if {name, *(["all"] if everywhere else [])} & set(request.config.getoption("--require")):
             pytest.fail(str(error))
         pytest.skip(str(error))
 
@@ -85,14 +89,14 @@ def _needed(request: pytest.FixtureRequest, name: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def docker_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a running Docker engine without images and containers."""
-    with _needed(request, "docker"), services.docker_engine() as address:
+    with needed(request, "docker"), services.docker_engine() as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
     """A running server, without a database."""
-    with _needed(request, "postgresql"), services.postgresql() as url:
+    with needed(request, "postgresql"), services.postgresql() as url:
         yield url
 
 
@@ -107,6 +111,62 @@ def postgresql_url(postgresql_server: str) -> Iterator[str]:
     yield f"{postgresql_server} dbname={name}"
     with psycopg.connect(f"{postgresql_server} dbname=postgres", autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(request: pytest.FixtureRequest) -> Iterator[services.ClickHouseServer]:
+    """A running ClickHouse server."""
+    with needed(request, "clickhouse"), services.clickhouse() as server:
+        yield server
+
+
+@pytest.fixture
+def clickhouse_url(clickhouse_server: services.ClickHouseServer) -> Iterator[str]:
+    """A new, empty database."""
+    import clickhouse_connect
+
+    name = f"catchment_{next(_numbers)}"
+    url = clickhouse_server.url + name
+    with clickhouse_connect.get_client(dsn=clickhouse_server.url, dedicated_pool=True) as client:
+        client.command(f"create database {name}")
+        yield url
+        client.command(f"drop database {name} sync")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(request: pytest.FixtureRequest) -> Iterator[services.MySQLServer]:
+    """A running MariaDB server."""
+    with needed(request, "mariadb"), services.mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql8_server(request: pytest.FixtureRequest) -> Iterator[services.MySQLServer]:
+    """A running MySQL 8 server, where there is one."""
+    with needed(request, "mysql8", everywhere=False), services.mysql8() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_dsn(mariadb_server: services.MySQLServer) -> Iterator[str]:
+    """A new, empty database of MariaDB."""
+    with _new_database(mariadb_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def mysql8_dsn(mysql8_server: services.MySQLServer) -> Iterator[str]:
+    """A new, empty database of MySQL."""
+    with _new_database(mysql8_server) as dsn:
+        yield dsn
+
+
+@contextlib.contextmanager
+def _new_database(server: services.MySQLServer) -> Iterator[str]:
+    name = f"catchment_{next(_numbers)}"
+    server.run(f"create database {name}")
+    yield server.dsn(name)
+    server.run(f"drop database {name}")
 
 
 @pytest.fixture

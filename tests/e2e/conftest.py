@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from tests.destinations.clickhouse import asking
 from tests.e2e.documents import destination
 
 
@@ -29,6 +31,7 @@ class Store:
     def tables(self) -> list[str]:
         """Names of every table, sorted."""
         names = {
+            "clickhouse": "select name from system.tables where database = currentDatabase()",
             "sqlite": "select name from sqlite_master where type = 'table'",
             "duckdb": "select table_name from duckdb_tables()",
             "postgresql": "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
@@ -38,6 +41,12 @@ class Store:
 
     def primary_key(self, table: str) -> set[str]:
         """Names of the primary key's columns, as the catalogue has them."""
+        if self.plugin == "clickhouse":
+            # Its comment says it: the database itself knows no keys.
+            [(comment,)] = self.query(
+                f"select comment from system.tables where database = currentDatabase() and name = '{table}'"
+            )
+            return set(json.loads(comment.removeprefix("catchment key: ")))
         if self.plugin == "postgresql":
             query = (
                 "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid "
@@ -58,7 +67,17 @@ def at_file(path: str) -> Store:
     return Store("duckdb", path, query)
 
 
-@pytest.fixture(params=["duckdb", "postgresql", "sqlite"])
+def at_clickhouse(url: str) -> Store:
+    """A ClickHouse database."""
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with asking(url) as ask:
+            return ask(text)
+
+    return Store("clickhouse", url, query)
+
+
+@pytest.fixture(params=["clickhouse", "duckdb", "postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest) -> Store:
     """A new, empty database of each kind."""
     if request.param == "postgresql":
@@ -71,6 +90,8 @@ def store(request: pytest.FixtureRequest) -> Store:
                 return connection.execute(text).fetchall()
 
         return Store("postgresql", url, query_server)
+    if request.param == "clickhouse":
+        return at_clickhouse(request.getfixturevalue("clickhouse_url"))
     folder = request.getfixturevalue("tmp_path")
     if request.param == "duckdb":
         return at_file(str(folder / "db.duckdb"))

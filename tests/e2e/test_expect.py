@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from catchment.cli.report import print_report
+from catchment.engine.result import Expectation
 from catchment.errors import SpecError
 from catchment.sdk import Column, Discovered, Source, Spec, Table
 from tests.e2e.documents import destination, made, messages, plan, run, source
@@ -30,7 +31,7 @@ def expecting(store, rules, **more):
 
 def answers(result, table="people"):
     [row] = [row for row in result.tables if row.table == table]
-    return {each["rule"]: (each["ok"], each["found"]) for each in row.expectations}
+    return {each.rule: (each.ok, each.found) for each in row.expectations}
 
 
 GOOD = [(1, "Ann"), (2, "Bo")]
@@ -96,7 +97,7 @@ def test_a_warning_is_told_and_holds_nothing_back(store):
     result = run(people(*GOOD), expecting(store, {"rows": {"min": 3}, "severity": "warn"}))
 
     assert result.outcome == "complete"
-    assert result.tables[0].expectations == [{"rule": "rows min 3", "ok": False, "severity": "warn", "found": "2 rows"}]
+    assert result.tables[0].expectations == [Expectation("rows min 3", ok=False, severity="warn", found="2 rows")]
     assert store.query(PEOPLE) == GOOD
 
 

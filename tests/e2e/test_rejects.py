@@ -13,7 +13,7 @@ from tests.e2e.documents import destination, made, messages, plan, run, source
 COLUMNS = {"id": "int64", "name": "utf8!"}
 PEOPLE = "select id, name from people order by id"
 REJECTS = 'select table_name, "key", "row", error from _catchment_rejects order by "key"'
-DATABASES = ["duckdb", "postgresql", "sqlite"]
+DATABASES = ["clickhouse", "duckdb", "postgresql", "sqlite"]
 
 pytestmark = pytest.mark.parametrize("store", DATABASES, indirect=True)
 MODES = pytest.mark.parametrize("mode", ["atomic", "stream"])

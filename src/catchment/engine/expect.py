@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from catchment.engine.result import Expectation
 from catchment.errors import PluginError, did_you_mean
 from catchment.plugin import DestinationPlugin, Measure
 from catchment.schema.internal import CQ_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME
@@ -78,7 +79,7 @@ class Expectations:
                 target.result.add_error("", reason)
 
     def keeps_stale(self, target: Target) -> bool:
-        """Whether the stale rows of a table stay though it was read to its end, as they are too many; the result says."""
+        """Whether the stale rows of a table stay though it was read to its end, as they are too many."""
         try:
             reason = self._check_stale(target)
         except PluginError as error:
@@ -93,7 +94,7 @@ class Expectations:
         broken = []
         for rules in self._of(target.live):
             for name, ok, found in self._answers(target, rules):
-                target.result.expectations.append({"rule": name, "ok": ok, "severity": rules.severity, "found": found})
+                target.result.expectations.append(Expectation(name, ok, rules.severity, found))
                 if not ok and rules.severity == "error":
                     broken.append(f"`expect` is broken: {name}, found {found}")
         return "; ".join(broken)

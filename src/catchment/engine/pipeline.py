@@ -193,7 +193,10 @@ class Pipeline:
         if not aborted or len(staged) < len(self.targets):
             self._collect_rest()
             self.checkpoint()
-        incomplete = {**incomplete, **self._put_aside(incomplete)}
+        lacking = self._put_aside(incomplete)
+        incomplete = {**incomplete, **lacking}
+        # Whose rows were put aside nobody knows, so that no client's share counts as whole.
+        clients = {name: done for name, done in clients.items() if not any(above in lacking for above in self._line(name))}
         if self.lost is None:
             if staged:
                 self._publish(staged, incomplete, aborted)
@@ -437,9 +440,13 @@ class Pipeline:
             if self._root(target.source.name) in roots
         }
 
-    def _root(self, name: str) -> str:
+    def _line(self, name: str) -> list[str]:
+        """The source's table and those above it, up to its root."""
         parent = self.targets[name].source.parent
-        return self._root(parent) if parent in self.targets else name
+        return [name, *(self._line(parent) if parent in self.targets else ())]
+
+    def _root(self, name: str) -> str:
+        return self._line(name)[-1]
 
     def _delete_stale(
         self, incomplete: Mapping[str, str], clients: Mapping[str, tuple[str, ...]], aborted: str

@@ -1,4 +1,4 @@
-"""The result of a sync: the one model behind the terminal report, `--output json` and the exit code.
+"""The result of a sync: the one model behind the terminal report, `--output json`, the journal and the exit code.
 
 Field names are snake_case, times RFC 3339 in UTC, sizes bytes, durations seconds; counts are rows made durable.
 """
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, TypeAdapter
 
 from catchment.redact import Redactor
 
@@ -27,6 +29,18 @@ class ErrorGroup:
 
 
 @dataclass(slots=True)
+class Expectation:
+    """What came of one rule of `expect`."""
+
+    rule: str
+    ok: bool
+    severity: str
+    """`error`, which fails the table, or `warn`."""
+    found: str
+    """What the table was found to have."""
+
+
+@dataclass(slots=True)
 class TableResult:
     """What became of one table of one source in one destination."""
 
@@ -42,7 +56,7 @@ class TableResult:
     rows_stale_kept: int | None = None
     stale_kept_reason: str = ""
     """Why stale rows were not deleted though the write mode asks for it; empty if they were."""
-    expectations: list[dict[str, Any]] = field(default_factory=list)
+    expectations: list[Expectation] = field(default_factory=list)
     bytes: int = 0
     started: datetime | None = None
     seconds_read: float = 0.0
@@ -81,6 +95,8 @@ class PluginResult:
 class Result:
     """A sync, from start to end."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+
     invocation_id: str
     version: str
     started: datetime
@@ -111,6 +127,17 @@ class Result:
         """The result as JSON values."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, document: object) -> Result:
+        """The result that `to_json` made of it; what an older version did not write yet has its default."""
+        return TypeAdapter(cls).validate_python(document)
+
+
+def result_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what `to_json` makes."""
+    made = TypeAdapter(Result).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "result of a sync", **_told(made)}
+
 
 def exit_code(outcome: Outcome, fail_on: FailOn, signal_number: int = 0) -> int:
     """0 complete, 2 some tables had errors, 1 failed, 128 + signal when interrupted; `fail_on` softens 2, then 1."""
@@ -131,6 +158,17 @@ def _redact(value: Any, redactor: Redactor) -> None:
                 _redact(part, redactor)
         else:
             setattr(value, item.name, redactor.value(found))
+
+
+def _told(made: dict[str, Any]) -> dict[str, Any]:
+    """Pydantic's schema without the titles that only repeat names."""
+    inner = {name: _told(definition) for name, definition in made.get("$defs", {}).items()}
+    properties = {
+        name: {part: value for part, value in each.items() if part not in ("title", "default")}
+        for name, each in made["properties"].items()
+    }
+    kept = {part: value for part, value in made.items() if part not in ("title", "$defs")}
+    return {**kept, "properties": properties, **({"$defs": inner} if inner else {})}
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,8 @@ CQ_SYNC_GROUP_ID = "_cq_sync_group_id"
 
 ID = Column(CQ_ID, types.uuid(), "Id of the row.", not_null=True, unique=True)
 PARENT_ID = Column(CQ_PARENT_ID, types.uuid(), "`_cq_id` of the parent row.")
-CLIENT_ID = Column(CQ_CLIENT_ID, pa.utf8(), "The account, region or other slice the row comes from.", not_null=True)
+CLIENT_ID = Column(CQ_CLIENT_ID, pa.utf8(), "The account, region or other slice the row comes from.")
+"""Null in rows of syncs without it: it is asked for source by source, of tables that may have rows already."""
 SYNC_TIME = Column(CQ_SYNC_TIME, pa.timestamp("us", "UTC"), "Start of the sync that wrote the row.")
 SOURCE_NAME = Column(CQ_SOURCE_NAME, pa.utf8(), "Name of the source in the config.")
 SYNC_GROUP_ID = Column(

@@ -10,12 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.plugin import null_for_null
 from catchment.schema import types
 from catchment.schema.table import Table
 from catchment.sdk.json_text import to_text
-from catchment.sdk.storage import is_nested, map_array
+from catchment.sdk.storage import as_list, is_nested, list_values, map_array
 
 StoredAs = Callable[[pa.DataType], pa.DataType]
+EmptyForNull = Callable[[pa.DataType], bool]
 _SECONDS = re.compile(r"^([0-9T -]*[0-9]{2}:[0-9]{2}:[0-9]{2})(?:(\.[0-9]*[1-9])0*|\.0+)(Z?)$")
 SHOWN = 5
 """Differences that are told; the rest is counted."""
@@ -55,8 +57,32 @@ def expected(array: pa.Array, stored_as: StoredAs) -> pa.Array:
     return pc.cast(array, want, safe=False)
 
 
+def emptied(array: pa.Array, empty_for_null: EmptyForNull) -> pa.Array:
+    """`array` with empty lists and maps, and structs of nulls, where a destination declares to have no null."""
+    kind = array.type
+    if not is_nested(kind):
+        return array
+    mask = array.is_null() if array.null_count and not empty_for_null(kind) else None
+    if pa.types.is_struct(kind):
+        children = [emptied(child, empty_for_null) for child in array.flatten()]
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
+    offsets, inner = list_values(array)
+    if pa.types.is_map(kind):
+        keys, items = (emptied(inner.field(place), empty_for_null) for place in (0, 1))
+        return pa.MapArray.from_arrays(offsets, keys, items, kind, mask=mask)
+    child = emptied(inner, empty_for_null)
+    plain = pa.ListArray.from_arrays(offsets, child, pa.list_(kind.value_field.with_type(child.type)), mask=mask)
+    return as_list(plain, kind)
+
+
 def difference(
-    table: Table, want: Sequence[pa.RecordBatch], got: Sequence[pa.RecordBatch], stored_as: StoredAs, *, key: str = "id"
+    table: Table,
+    want: Sequence[pa.RecordBatch],
+    got: Sequence[pa.RecordBatch],
+    stored_as: StoredAs,
+    *,
+    key: str = "id",
+    empty_for_null: EmptyForNull = null_for_null,
 ) -> str:
     """What is not as it should be, empty if nothing is. Rows are matched in the order of `key`."""
     have = pa.Table.from_batches(got) if got else None
@@ -78,7 +104,8 @@ def difference(
             found.append(f"column `{column.name}` has type {have.column(column.name).type}, declared is {kind}")
             continue
         given = values(have.column(column.name))
-        asked = [value for batch in want for value in values(expected(batch.column(column.name), stored_as))]
+        columns = [emptied(batch.column(column.name), empty_for_null) for batch in want]
+        asked = [value for array in columns for value in values(expected(array, stored_as))]
         for there, here in zip(order, wanted_order, strict=True):
             if _plain(given[there]) != _plain(asked[here]):
                 found.append(f"column `{column.name}` of row {key}={wanted_keys[here]!r}: "

@@ -62,6 +62,8 @@ _HANGING = """
 with recursive hanging as (
     select d.classid, d.objid, d.objsubid from pg_depend d
     where d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1) and d.deptype = 'n'
+    and ($2::text[] is null or exists (select from pg_attribute a where a.attrelid = d.refobjid
+                                       and a.attnum = d.refobjsubid and a.attname = any($2)))
     union
     select d.classid, d.objid, d.objsubid from hanging h
     join pg_rewrite r on h.classid = 'pg_rewrite'::regclass and r.oid = h.objid
@@ -80,9 +82,13 @@ order by 1
 """
 
 
-def hanging(connection: Any, name: str) -> list[str]:
-    """What keeps the table from being dropped: views, those that read them, and other tables' foreign keys."""
-    rows = connection.execute(_HANGING, [_qualified(connection, name)]).fetchall()
+def hanging(connection: Any, name: str, columns: Sequence[str] | None = None) -> list[str]:
+    """What keeps the table from being dropped: views, those that read them, and other tables' foreign keys.
+
+    With `columns` what keeps those from being changed.
+    """
+    wanted = list(columns) if columns is not None else None
+    rows = connection.execute(_HANGING, [_qualified(connection, name), wanted]).fetchall()
     return [text for (text,) in rows]
 
 

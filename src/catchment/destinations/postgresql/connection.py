@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from catchment.sdk import PluginError, RowsRefused, Transient
@@ -34,26 +34,42 @@ _DEFAULTS = {
 """Settings of libpq for what the connection string does not set."""
 MARK = "\0"
 """What stands for a bound value in statements that are put together: no identifier can hold it, as it can hold `%s`."""
+_NO_MARK = "select null, null, null"
+"""The query before a commit where the server remembers no transactions."""
 _RESOLVE_TRIES = 30
 
 
 def execute(connection: Any, statement: str, values: Sequence[Any] = ()) -> Any:
     """Run a statement in which `MARK` stands for each value."""
+    return connection.execute(numbered(statement), list(values) or None)
+
+
+def numbered(statement: str) -> str:
+    """A statement with a number for each `MARK`."""
     first, *rest = statement.split(MARK)
-    numbered = first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
-    return connection.execute(numbered, list(values) or None)
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
 
 
 class Connections:
     """Connections that are opened when none is free, and lent to one caller at a time."""
 
-    def __init__(self, connection_string: str) -> None:
+    def __init__(
+        self, connection_string: str, password: Callable[[Mapping[str, str]], str] | None = None, lifetime_s: float = 0
+    ) -> None:
         self._connection_string = connection_string
+        self._password = password
+        """What makes the password of each connection; None where the string has it."""
+        self._lifetime_s = lifetime_s
+        """Seconds after which a connection is not lent again; 0 means no limit."""
+        self._opened: dict[int, float] = {}
+        """By the identity of a connection when it was opened, on the monotonic clock."""
         self._all: list[Any] = []
         self._free: list[Any] = []
         self._lock = threading.Lock()
         self._mark = ""
         """The query before a commit: the transaction's number, and where the log stands; empty until one is open."""
+        self.version = ""
+        """What the server calls itself, once one connection is open."""
 
     def open(self) -> Any:
         """A connection of its own, in autocommit mode.
@@ -62,21 +78,18 @@ class Connections:
         """
         try:
             import psycopg
-            from psycopg.conninfo import conninfo_to_dict, make_conninfo
         except ImportError as error:
             raise PluginError(
                 "the postgresql driver is not installed", hint="pip install 'catchment[postgresql]'"
             ) from error
         try:
-            settings = _DEFAULTS | conninfo_to_dict(self._connection_string)
-            if "PGCONNECT_TIMEOUT" in os.environ:
-                settings.pop("connect_timeout")
-            connection = psycopg.connect(
-                make_conninfo("", **settings), autocommit=True, cursor_factory=psycopg.RawCursor
-            )
-            connection.execute("set timezone = 'UTC'; set client_min_messages = warning")
+            connection = psycopg.connect(self.settings(), autocommit=True, cursor_factory=psycopg.RawCursor)
+            connection.execute("set timezone = 'UTC'")
             if not self._mark:
-                self._mark = _mark_query(connection)
+                self.version = "".join(map(str, connection.execute("select version()").fetchone() or ()))
+                self._mark = _mark_query(connection) if self.version.startswith("PostgreSQL ") else _NO_MARK
+            if self._mark is not _NO_MARK:
+                connection.execute("set client_min_messages = warning")
         except psycopg.ProgrammingError as error:
             raise PluginError(f"`connection_string` cannot be read: {_text(error)}") from error
         except psycopg.Error as error:
@@ -87,7 +100,31 @@ class Connections:
         with self._lock:
             self._all = [other for other in self._all if not other.closed]
             self._all.append(connection)
+            self._opened[id(connection)] = time.monotonic()
         return connection
+
+    def settings(self) -> str:
+        """The connection string with our defaults, and with a password that was made for it."""
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        settings: dict[str, Any] = _DEFAULTS | conninfo_to_dict(self._connection_string)
+        if "PGCONNECT_TIMEOUT" in os.environ:
+            settings.pop("connect_timeout")
+        if self._password is not None:
+            settings["password"] = self._password(settings)
+        return make_conninfo("", **settings)
+
+    def _pop_free(self) -> Any:
+        """A connection that nobody uses and that is not too old; None if there is none."""
+        with self._lock:
+            while self._free:
+                connection = self._free.pop()
+                age = time.monotonic() - self._opened.get(id(connection), 0.0)
+                if not self._lifetime_s or age < self._lifetime_s:
+                    return connection
+                self._all.remove(connection)
+                connection.close()
+        return None
 
     def close(self) -> None:
         """Close them all."""
@@ -103,9 +140,7 @@ class Connections:
         """A free connection, or a new one; errors of the driver come out in our words."""
         import psycopg
 
-        with self._lock:
-            connection = self._free.pop() if self._free else None
-        connection = connection or self.open()
+        connection = self._pop_free() or self.open()
         try:
             yield connection
         except psycopg.Error as error:
@@ -147,8 +182,7 @@ class Connections:
         import psycopg
 
         while True:
-            with self._lock:
-                free = self._free.pop() if self._free else None
+            free = self._pop_free()
             connection = free or self.open()
             try:
                 connection.execute("begin")
@@ -166,6 +200,12 @@ class Connections:
     def _resolve(self, mark: tuple[str | None, str | None, str | None], cause: Exception) -> None:
         """Find out whether the transaction of `mark` was committed before the connection went away."""
         xid = mark[0]
+        if self._mark is _NO_MARK:
+            raise PluginError(
+                f"the connection was lost during a commit, and the server cannot be asked what became of it: "
+                f"{_text(cause)}",
+                hint="look at the table before you sync again",
+            ) from cause
         if xid is None:
             raise Transient(f"the connection was lost: {_text(cause)}") from cause
         for attempt in range(_RESOLVE_TRIES):
@@ -229,7 +269,7 @@ def explained(error: Exception, *, lost: bool = False) -> PluginError:
         return Transient(f"the connection was lost: {text}")
     if state in _PASSING or _is_race(error, state):
         return Transient(f"{text} (SQLSTATE {state})")
-    hint = _HINTS.get(state or "", "")
+    hint = _HINTS.get(state or "", "") if _NUL.search(text) else ""
     if state and state.startswith(_OF_ROWS):
         # Which row of the batch it was is told by its key.
         text = _ROW.sub("", text)
@@ -254,6 +294,7 @@ def _text(error: Exception) -> str:
     return _COPY.sub(_place, "; ".join(found)) or " ".join(str(error).split())
 
 
+_NUL = re.compile(r"0x00|u0000")
 _ROW = re.compile(r"(?:; )?row \d+ of the batch(?!,)|row \d+ of the batch, ")
 _COPY = re.compile(r"COPY .+?, line (\d+)(?:, column ([^:]+))?", re.DOTALL)
 

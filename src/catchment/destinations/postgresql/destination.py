@@ -7,33 +7,29 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
 
-from catchment.destinations.postgresql import publish, types
-from catchment.destinations.postgresql.catalogue import (
-    describe,
-    estimated_rows,
-    hanging,
-    is_catalogue,
-    key_constraints,
-)
+from catchment.destinations.postgresql import migrate, publish, types
+from catchment.destinations.postgresql.catalogue import describe
 from catchment.destinations.postgresql.connection import Connections, execute, explained
+from catchment.destinations.postgresql.embeddings import Embeddings
+from catchment.destinations.postgresql.kin import kin_of
+from catchment.destinations.postgresql.login import LAKEBASE_LIFETIME_S, password_of
+from catchment.destinations.postgresql.plain import Plain
+from catchment.destinations.postgresql.spec import PostgreSQLSpec
 from catchment.destinations.postgresql.staging import Staging
 from catchment.destinations.postgresql.types import DIALECT, quote
 from catchment.sdk import (
     BatchSize,
-    BatchSpec,
     Capabilities,
     DeleteRecord,
     Destination,
-    MigrationRefused,
+    Measure,
     PluginError,
     Published,
     RowsRefused,
-    Secret,
     Swap,
     Table,
     TablePreview,
@@ -41,24 +37,12 @@ from catchment.sdk import (
     json,
     sql,
 )
-from catchment.sdk.staging import CQ_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME, is_staging
-from catchment.sdk.storage import restore
+from catchment.sdk.measures import measured
+from catchment.sdk.staging import CQ_SOURCE_NAME, CQ_SYNC_TIME, is_staging
+from catchment.sdk.storage import converted, restore
 
 COPY_ROWS = 8_192
 """Rows that are encoded at once: small enough that the server never waits for the encoder."""
-
-
-class PostgreSQLSpec(BatchSpec):
-    """Spec of the postgresql destination."""
-
-    connection_string: Secret
-    """Connection string or URI, as libpq takes it."""
-    create_performance_indexes: bool = False
-    """Whether tables get an index on `_cq_source_name` and `_cq_sync_time`."""
-    retry_on_deadlock: Annotated[int, Field(ge=0)] = 0
-    """Accepted as upstream has it; deadlocks are always tried again."""
-    pgx_log_level: Literal["trace", "debug", "info", "warn", "error", "none"] = "error"
-    """Accepted as upstream has it; there is no such driver here."""
 
 
 class PostgreSQL(Destination[PostgreSQLSpec]):
@@ -67,9 +51,11 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     name = "postgresql"
     capabilities = Capabilities(
         safe_changes=frozenset({"add_column", "remove_column", "remove_unique", "move_pk_to_cq_id"}),
+        kept_when_forced=migrate.ALTERED,
         delete_records=True,
         publish="sync",
         rejects=True,
+        measures=True,
         max_identifier_bytes=types.MAX_NAME_BYTES,
         writers=2,
         parallel_appends=True,
@@ -79,16 +65,32 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
 
     def __init__(self, spec: PostgreSQLSpec) -> None:
         super().__init__(spec)
-        self._connections = Connections(spec.connection_string.reveal())
+        lifetime_s = LAKEBASE_LIFETIME_S if spec.lakebase is not None else 0
+        self._connections = Connections(spec.connection_string.reveal(), password_of(spec), lifetime_s)
         self._staging = Staging(self._connections)
+        self._embeddings = Embeddings(spec.pgvector_config) if spec.pgvector_config is not None else None
         self._publisher = publish.Publisher(
-            self._connections, self._staging, self.capabilities, indexes=spec.create_performance_indexes
+            self._connections,
+            self._staging,
+            self.capabilities,
+            indexes=spec.create_performance_indexes,
+            embeddings=self._embeddings,
         )
+        self._staged: dict[str, str] = {}
+        """Name of a staged table → the live one's, where its rows get embeddings."""
+        self._plain: Plain | None = None
+        """Does all of the writing where the server is not PostgreSQL itself."""
 
     def open(self) -> None:
-        """Connect."""
+        """Connect, and find out what the server is: one of PostgreSQL's kin can do less."""
         with self._connections.lent():
-            pass
+            kin = kin_of(self._connections.version)
+        if kin is None:
+            return
+        if self._embeddings is not None:
+            raise PluginError(f"`pgvector_config` needs PostgreSQL, and the server is {kin.name}")
+        self.capabilities = kin.capabilities(self.capabilities)
+        self._plain = Plain(self._connections, kin, self.capabilities)
 
     def close(self) -> None:
         """Close every connection."""
@@ -96,47 +98,81 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         self._connections.close()
 
     def migrate(self, table: Table, *, force: bool) -> None:
-        """Create or alter in one transaction; what `force` needs beyond that makes the table anew."""
+        """Create or alter in one transaction; with `force` the table is made anew where its rows do not fit."""
         import psycopg
 
-        types.check_names(table)
+        types.check(table)
+        if self._plain is not None:
+            self._plain.migrate(table, force=force)
+            return
         with self._connections.transaction() as connection:
-            found = self._migration(connection, table, force=force)
+            have, found, reason = migrate.plan(connection, table, self.capabilities, force=force)
             try:
-                keys = key_constraints(connection, table.name) if found.action == "alter" else []
-                for statement in _statements(table, found, keys):
-                    connection.execute(statement)
+                migrate.carry_out(connection, have, table, found, reason)
+                if self._embeddings is not None and self._embeddings.of(table.name) is not None:
+                    self._embeddings.prepare(connection, table)
                 if self.spec.create_performance_indexes and CQ_SOURCE_NAME in table and CQ_SYNC_TIME in table:
                     index = quote(publish.performance_index(table.name))
                     columns = DIALECT.columns([CQ_SOURCE_NAME, CQ_SYNC_TIME])
                     connection.execute(f"create index if not exists {index} on {DIALECT.table(table.name)} ({columns})")
             except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateColumn) as error:
                 raise Transient(f"another sync changed the table at the same moment: {explained(error)}") from error
+            except psycopg.errors.DuplicateObject as error:
+                # The table's row type was there: by another sync's table, or somebody's own type of that name.
+                with self._connections.transaction() as other:
+                    if describe(other, table.name) is None:
+                        raise
+                raise Transient(f"another sync made the table at the same moment: {explained(error)}") from error
 
     def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
         """Asks the catalogue, in a transaction that may not write."""
+        if self._plain is not None:
+            return self._plain.preview(tables, force=force)
         with self._connections.transaction() as connection:
             connection.execute("set transaction read only")
-            return [self._preview(connection, table, force=force) for table in tables]
+            return [migrate.preview(connection, table, self.capabilities, force=force) for table in tables]
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """COPY in one transaction; with keys through a temporary table, from which the last of equal rows goes in."""
+        if self._plain is not None:
+            self._plain.write(table, rows)
+            return
         staged = is_staging(table.name)
         with self._connections.transaction() as connection:
             if staged:
                 # Nobody sees a staged table: its rows have to be durable only when it is published.
                 connection.execute("set local synchronous_commit = off")
             self._write(connection, table, rows)
+            if self._embeddings is not None:
+                self._embed(self._embeddings, connection, table, rows)
         if staged:
             self._staging.count(table, rows.num_rows)
 
+    def _embed(self, embeddings: Embeddings, connection: Any, table: Table, rows: pa.Table) -> None:
+        """Have embeddings made of rows that were taken, and keep them with the rows."""
+        wanted = embeddings.of(self._staged.get(table.name, table.name))
+        if wanted is None:
+            return
+        pieces = embeddings.pieces(wanted, rows)
+        into = publish.pieces_of(table) if is_staging(table.name) else "_catchment_pieces"
+        if not is_staging(table.name):
+            embeddings.create(connection, into, temporary=True)
+        embeddings.write(connection, into, rows, pieces)
+        if not is_staging(table.name):
+            embeddings.publish(connection, table, into)
+
     def probe(self, table: Table, rows: pa.Table) -> None:
         """Write in a transaction that is rolled back."""
+        if self._plain is not None:
+            self._plain.probe(table, rows)
+            return
         with contextlib.suppress(_TakenBack), self._connections.transaction() as connection:
             self._write(connection, table, rows)
             raise _TakenBack
 
     def _write(self, connection: Any, table: Table, rows: pa.Table) -> None:
+        import psycopg
+
         wires = [types.wire(column.type) for column in table.columns]
         if not table.primary_keys and not any(wire.casts for wire in wires):
             _copy(connection, DIALECT.table(table.name), table, rows)
@@ -144,16 +180,19 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         columns = ", ".join(
             f"{quote(column.name)} {wire.type}" for column, wire in zip(table.columns, wires, strict=True)
         )
-        connection.execute(
-            f"create temporary table _catchment_rows ({columns}, _catchment_order bigserial) on commit drop"
-        )
+        connection.execute(f"create temporary table _catchment_rows ({columns}) on commit drop")
         _copy(connection, "_catchment_rows", table, rows)
-        connection.execute(_merge(table, wires))
+        try:
+            connection.execute(_merge(table, wires))
+        except psycopg.DataError as error:
+            raise _not_cast(table, rows, wires, explained(error)) from error
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
     ) -> int | None:
         """Delete to the microsecond."""
+        if self._plain is not None:
+            return self._plain.delete_stale(table, source_name=source_name, sync_time=sync_time, clients=clients)
         statement, values = sql.delete_stale(
             DIALECT,
             table,
@@ -162,18 +201,33 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             clients=clients,
         )
         with self._connections.transaction() as connection:
-            return int(execute(connection, statement, values).rowcount)
+            deleted = int(execute(connection, statement, values).rowcount)
+            self._clean(connection, table.name)
+            return deleted
 
     def delete_records(self, message: DeleteRecord) -> None:
         """Delete rows and their descendants in one transaction."""
+        if self._plain is not None:
+            self._plain.delete_records(message)
+            return
         with self._connections.transaction() as connection:
             for statement, values in sql.delete_records(DIALECT, message):
                 execute(connection, statement, values)
+            for name in (message.table_name, *(relation.table_name for relation in message.relations)):
+                self._clean(connection, name)
+
+    def _clean(self, connection: Any, name: str) -> None:
+        """Delete the embeddings of rows that are gone."""
+        if self._embeddings is not None and self._embeddings.of(name) is not None:
+            self._embeddings.clean(connection, name)
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """A stream of batches through ADBC."""
         import adbc_driver_postgresql.dbapi as adbc
 
+        if self._plain is not None:
+            yield from self._plain.read(table)
+            return
         with self._connections.transaction() as connection:
             have = describe(connection, table.name)
         if have is None:
@@ -186,16 +240,30 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         ]
         query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"
         kinds = [types.stored_as(column.type) for column in table.columns]
-        with adbc.connect(self.spec.connection_string.reveal()) as connection, connection.cursor() as cursor:
+        with adbc.connect(self._connections.settings()) as connection, connection.cursor() as cursor:
             cursor.execute(query)
             for batch in cursor.fetch_record_batch():
                 arrays = [_restored(array, kind) for array, kind in zip(batch.columns, kinds, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """A query each, all in one transaction."""
+        with self._connections.transaction() as connection:
+
+            def ask(statement: str, values: Sequence[Any]) -> Any:
+                return execute(connection, statement, values).fetchone()[0]
+
+            return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
+
     def stored_table(self, name: str) -> Table | None:
         """With the types of the catalogue; those that only PostgreSQL has are read as text."""
-        with self._connections.transaction() as connection:
-            have = describe(connection, name)
+        if self._plain is not None:
+            have = self._plain.describe(name)
+        else:
+            with self._connections.transaction() as connection:
+                have = describe(connection, name)
         if have is None:
             return None
         return have.with_columns(
@@ -205,17 +273,21 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     def stored_names(self) -> Sequence[str]:
         """Tables and views of the current schema."""
         query = "select table_name from information_schema.tables where table_schema = current_schema()"
-        with self._connections.transaction() as connection:
+        with self._connections.lent() as connection:
             return [name for (name,) in connection.execute(query).fetchall()]
 
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
         """Make the staged table in a schema of its own, with the columns that the live one will have."""
-        types.check_names(table)
+        types.check(table)
         self._staging.begin(staged)
         with self._connections.transaction() as connection:
             connection.execute("set local synchronous_commit = off")
-            found = self._migration(connection, table, force=force)
-            self._staging.create(connection, found.table, staged, forced=found.action == "recreate")
+            _, found, _ = migrate.plan(connection, table, self.capabilities, force=force)
+            self._staging.create(connection, found.table, staged, forced=force)
+            if self._embeddings is not None and self._embeddings.of(table.name) is not None:
+                self._embeddings.prepare(connection, table)
+                self._embeddings.create(connection, publish.pieces_of(staged))
+                self._staged[staged.name] = table.name
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Build the keys, then rename or merge everything in one transaction."""
@@ -224,31 +296,6 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     def discard(self, staged: Sequence[Table]) -> None:
         """Drop staged tables."""
         self._staging.discard(staged)
-
-    def _migration(self, connection: Any, table: Table, *, force: bool) -> sql.Migration:
-        """What to do to the live table. Raises `MigrationRefused`, also for a table that cannot be dropped."""
-        if is_catalogue(connection, table.name):
-            raise MigrationRefused(
-                f"table `{table.name}` has the name of one of PostgreSQL's own", hint="rename it with a transformer"
-            )
-        found = sql.migration(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
-        others = hanging(connection, table.name) if found.action == "recreate" else []
-        if others:
-            raise sql.hung_on(table.name, others)
-        return found
-
-    def _preview(self, connection: Any, table: Table, *, force: bool) -> TablePreview:
-        try:
-            types.check_names(table)
-        except PluginError as error:
-            return TablePreview("refused").refused(error)
-        found = sql.preview(DIALECT, describe(connection, table.name), table, self.capabilities, force=force)
-        if found.action == "create":
-            return found
-        others = hanging(connection, table.name) if found.action in ("recreate", "refused") else []
-        if found.action == "recreate" and others:
-            found = found.refused(sql.hung_on(table.name, others))
-        return replace(found, rows=estimated_rows(connection, table.name), dependents=tuple(others))
 
     def test_connection(self) -> None:
         """Connect and ask for the version."""
@@ -263,55 +310,27 @@ class _TakenBack(Exception):
     """Raised to have a transaction rolled back."""
 
 
-def _statements(table: Table, found: sql.Migration, keys: Sequence[tuple[str, str, list[str]]]) -> Iterator[str]:
-    """What a migration executes."""
-    name = DIALECT.table(table.name)
-    if found.action == "recreate":
-        yield sql.drop_table(DIALECT, table.name)
-    if found.action in ("create", "recreate"):
-        yield sql.create_table(DIALECT, table)
-        return
-    for change in found.changes:
-        if change.kind == "add_column" and change.current is not None:
-            yield sql.add_column(DIALECT, table, table.column(change.column))
-        elif change.kind == "remove_unique":
-            for constraint, kind, columns in keys:
-                if kind == "u" and columns == [change.column]:
-                    yield f"alter table {name} drop constraint {quote(constraint)}"
-        elif change.kind == "move_pk_to_cq_id":
-            yield from _move_key(table, found.table, keys)
-
-
-def _move_key(table: Table, merged: Table, keys: Sequence[tuple[str, str, list[str]]]) -> Iterator[str]:
-    """The primary key on `_cq_id` alone; columns of the old one may be null again."""
-    name = DIALECT.table(table.name)
-    for constraint, kind, _ in keys:
-        if kind == "p":
-            yield f"alter table {name} drop constraint {quote(constraint)}"
-    for column in merged.columns:
-        if column.name != CQ_ID and not column.not_null:
-            yield f"alter table {name} alter column {quote(column.name)} drop not null"
-    yield f"alter table {name} add primary key ({quote(CQ_ID)})"
-
-
 def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
     """COPY rows into `target` in their order."""
     import pgpq
     from pgpq import encoders, schema
 
-    columns = [_wired(column, name) for column, name in zip(rows.columns, table.column_names, strict=True)]
-    converted = pa.Table.from_arrays(columns, names=list(table.column_names))
+    columns = [
+        pa.chunked_array([converted(name, chunk, types.to_wire) for chunk in column.chunks])
+        for column, name in zip(rows.columns, table.column_names, strict=True)
+    ]
+    wired = pa.Table.from_arrays(columns, names=list(table.column_names))
     builders = {
-        column.name: encoders.StringEncoderBuilder.new_with_output(converted.schema.field(column.name), schema.Jsonb())
+        column.name: encoders.StringEncoderBuilder.new_with_output(wired.schema.field(column.name), schema.Jsonb())
         for column in table.columns
         if column.type.equals(json())
     }
-    fresh = pgpq.ArrowToPostgresBinaryEncoder(converted.schema)
-    encoder = fresh if not builders else _with_builders(converted.schema, builders)
+    fresh = pgpq.ArrowToPostgresBinaryEncoder(wired.schema)
+    encoder = fresh if not builders else _with_builders(wired.schema, builders)
     statement = f"copy {target} ({DIALECT.columns(table.column_names)}) from stdin (format binary)"
     with connection.cursor().copy(statement) as copy:
         copy.write(encoder.write_header())
-        for batch in converted.to_batches():
+        for batch in wired.to_batches():
             for start in range(0, batch.num_rows, COPY_ROWS):
                 piece = batch.slice(start, COPY_ROWS)
                 try:
@@ -322,13 +341,20 @@ def _copy(connection: Any, target: str, table: Table, rows: pa.Table) -> None:
         copy.write(encoder.finish())
 
 
-def _wired(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A column as the encoder takes it. Raises `RowsRefused` for a value that PostgreSQL has no room for."""
-    try:
-        return pa.chunked_array([types.to_wire(chunk) for chunk in column.chunks])
-    except pa.ArrowInvalid as error:
-        text = f"column `{name}` holds a value that is out of range: {error}"
-        raise RowsRefused(text, column=name) from error
+def _not_cast(table: Table, rows: pa.Table, wires: Sequence[types.Wire], error: PluginError) -> PluginError:
+    """`error` with the column whose text could not be cast, which PostgreSQL does not tell: the one that holds it."""
+    found = _CAST.search(str(error.args[0]))
+    if found is None or not isinstance(error, RowsRefused):
+        return error
+    for column, wire in zip(table.columns, wires, strict=True):
+        if wire.casts and found[1] in types.type_name(column.type):
+            texts = pa.chunked_array([types.to_wire(chunk) for chunk in rows.column(column.name).chunks]).to_pylist()
+            if any(found[2] in (text if isinstance(text, list) else (text,)) for text in texts):
+                return RowsRefused(error.args[0], hint=error.hint, column=column.name)
+    return error
+
+
+_CAST = re.compile(r'for type (\w+): "(.*)" \(SQLSTATE', re.DOTALL)
 
 
 def _misfit(batch: pa.RecordBatch) -> RowsRefused:
@@ -389,9 +415,10 @@ def _merge(table: Table, wires: Sequence[types.Wire]) -> str:
     names = DIALECT.columns(table.column_names)
     into = f"insert into {DIALECT.table(table.name)} ({names})"
     if not table.primary_keys:
-        return f"{into} select {expressions} from _catchment_rows order by _catchment_order"
+        return f"{into} select {expressions} from _catchment_rows"
     keys = DIALECT.columns(table.primary_keys)
-    last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, _catchment_order desc"
+    # COPY puts rows in the order they came.
+    last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, ctid desc"
     others = [name for name in table.column_names if name not in table.primary_keys]
     updates = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in others)
     action = f"do update set {updates}" if others else "do nothing"

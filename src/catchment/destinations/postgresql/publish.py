@@ -12,14 +12,16 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from catchment.destinations.postgresql import catalogue, migrate
 from catchment.destinations.postgresql.catalogue import Ties, describe
 from catchment.destinations.postgresql.connection import MARK, Connections, execute, explained
+from catchment.destinations.postgresql.embeddings import Embeddings
 from catchment.destinations.postgresql.staging import Staging
 from catchment.destinations.postgresql.types import DIALECT, constraint_name, quote, type_name
-from catchment.sdk import Capabilities, PluginError, Published, Swap, Table, Transient
+from catchment.sdk import Capabilities, PluginError, Published, Swap, Table, Transient, sql
 from catchment.sdk.publishing import Step
 from catchment.sdk.staging import CQ_SOURCE_NAME, CQ_SYNC_TIME, STAGING_PREFIX
 
@@ -41,13 +43,20 @@ class Publisher:
     """Publishes the staged tables of one destination."""
 
     def __init__(
-        self, connections: Connections, staging: Staging, capabilities: Capabilities, *, indexes: bool
+        self,
+        connections: Connections,
+        staging: Staging,
+        capabilities: Capabilities,
+        *,
+        indexes: bool,
+        embeddings: Embeddings | None,
     ) -> None:
         self._connections = connections
         self._staging = staging
         self._capabilities = capabilities
         self._indexes = indexes
         """Whether tables get the index that `create_performance_indexes` asks for."""
+        self._embeddings = embeddings
 
     def publish(self, swaps: Sequence[Swap]) -> dict[str, Published]:
         """Make every swap visible together."""
@@ -124,6 +133,14 @@ class Publisher:
                 connection.execute(f"drop table {step.table}")
         for step in replaced:
             _rename(connection, step.swap, index=self._index_of(step.swap))
+        for step in steps:
+            if self._embeddings is not None and self._embeddings.of(step.name) is not None:
+                self._embeddings.publish(connection, step.swap.table, pieces_of(step.swap.staged))
+                self._embeddings.clean(connection, step.name)
+        for step in steps:
+            if step.swap.parent:
+                query = sql.count_orphans(DIALECT, step.name, step.swap.parent)
+                step.done = replace(step.done, orphans=connection.execute(query).fetchone()[0])
 
     def _build_keys(self, swaps: Sequence[Swap]) -> None:
         """Indexes for the keys of every staged table, two at a time."""
@@ -169,6 +186,11 @@ class Publisher:
                 f"(partition by {key} order by ctid desc) as place from {staged}) as placed where place > 1)"
             ).rowcount
         self._staging.count(swap.staged, -gone)
+
+
+def pieces_of(staged: Table) -> str:
+    """The quoted name of the table for pieces of a staged table's texts."""
+    return DIALECT.table(f"{staged.name}.pieces")
 
 
 def performance_index(table: str) -> str:

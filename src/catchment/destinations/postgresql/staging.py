@@ -111,7 +111,8 @@ class Staging:
         """Drop staged tables."""
         with self._connections.transaction() as connection:
             for table in staged:
-                connection.execute(f"drop table if exists {DIALECT.table(table.name)}")
+                names = (table.name, f"{table.name}.pieces")
+                connection.execute(f"drop table if exists {', '.join(map(DIALECT.table, names))}")
 
     def close(self) -> None:
         """Leave no trace: the tables of our runs go, and the schema when nobody uses it."""

@@ -11,13 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.destinations.postgresql.connection import MARK
-from catchment.sdk import Column, Table, inet, json, mac, sql, uuid
+from catchment.destinations.postgresql.conversions import conversion
+from catchment.sdk import Column, PluginError, Table, inet, json, mac, sql, uuid
 from catchment.sdk.json_text import to_json_text, to_text
 from catchment.sdk.staging import STAGING_PREFIX, is_staging
 from catchment.sdk.storage import is_interval, is_nested, map_array
 
 STAGING_SCHEMA = "_catchment_staging"
 MAX_NAME_BYTES = 63
+MAX_COLUMNS = 1_600
+"""Columns of a table (https://www.postgresql.org/docs/current/limits.html)."""
+MAC_BYTES = 6
+"""Of a `macaddr`."""
 
 _NAMES: Mapping[pa.DataType, str] = {
     pa.bool_(): "boolean",
@@ -73,7 +78,7 @@ def type_name(data_type: pa.DataType) -> str:
         return "time without time zone"
     if pa.types.is_timestamp(data_type):
         return "timestamp without time zone"
-    if pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type) or pa.types.is_fixed_size_binary(data_type):
+    if is_bytes(data_type):
         return "bytea"
     return "text"
 
@@ -89,6 +94,16 @@ def arrow_type(name: str) -> pa.DataType:
         maker = pa.decimal128 if int(decimal[1]) <= 38 else pa.decimal256
         return maker(int(decimal[1]), int(decimal[2]))
     return sql.Opaque(name)
+
+
+def is_bytes(data_type: pa.DataType) -> bool:
+    """Whether values are plain bytes of any kind."""
+    return bool(
+        pa.types.is_binary(data_type)
+        or pa.types.is_large_binary(data_type)
+        or pa.types.is_fixed_size_binary(data_type)
+        or data_type.equals(pa.binary_view())
+    )
 
 
 def is_list(data_type: pa.DataType) -> bool:
@@ -192,14 +207,21 @@ def _leaf(array: pa.Array) -> pa.Array:
     kind = array.type
     if kind in _WIDER:
         return array.cast(_WIDER[kind])
-    if kind.equals(uuid()) or kind.equals(mac()):
+    if kind.equals(uuid()):
+        return array.storage
+    if kind.equals(mac()):
+        sizes = pc.unique(pc.binary_length(array.storage.drop_null())).to_pylist()
+        if sizes not in ([], [MAC_BYTES]):
+            raise pa.ArrowInvalid(f"a hardware address of {max(sizes)} bytes, `macaddr` takes {MAC_BYTES}")
         return array.storage
     if kind.equals(json()):
         return array.storage.cast(pa.utf8())
     if kind.equals(inet()) or _is_text(kind) or pa.types.is_decimal256(kind):
         return to_text(array)
-    if pa.types.is_fixed_size_binary(kind):
+    if pa.types.is_fixed_size_binary(kind) or kind.equals(pa.binary_view()):
         return array.cast(pa.binary())
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return array.cast(pa.decimal128(kind.precision, kind.scale))
     if pa.types.is_timestamp(kind):
         naive = array.cast(pa.timestamp(kind.unit)) if kind.tz else array
         # Nanoseconds are cut; a second too far away to be counted in microseconds is an error.
@@ -251,10 +273,8 @@ def select_expression(column: Column, have: Column) -> str:
     return name
 
 
-def check_names(table: Table) -> None:
-    """Raises `PluginError` for a name that PostgreSQL would cut."""
-    from catchment.sdk import PluginError
-
+def check(table: Table) -> None:
+    """Raises `PluginError` for a name that PostgreSQL would cut, and for more columns than it takes."""
     for name in (table.name, *table.column_names):
         if len(name.encode()) > MAX_NAME_BYTES and not is_staging(name):
             raise PluginError(
@@ -262,6 +282,13 @@ def check_names(table: Table) -> None:
                 f"{MAX_NAME_BYTES}",
                 hint="rename it with a transformer",
             )
+    if len(table.columns) > MAX_COLUMNS:
+        raise PluginError(
+            f"table `{table.name}` has {len(table.columns):,} columns, PostgreSQL takes {MAX_COLUMNS:,}",
+            hint="leave some out with a transformer",
+        )
 
 
-DIALECT = sql.Dialect(type_name=type_name, arrow_type=arrow_type, placeholder=MARK, qualify=qualify)
+DIALECT = sql.Dialect(
+    type_name=type_name, arrow_type=arrow_type, placeholder=MARK, qualify=qualify, conversion=conversion
+)

@@ -9,12 +9,63 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from catchment.sdk import Column, PluginError, Table, TablePreview, json, sql, uuid
+from catchment.destinations.duckdb.types import DIALECT, arrow_type
+from catchment.sdk import Column, MigrationRefused, PluginError, RowsRefused, Table, TablePreview, json, sql, uuid
 from catchment.sdk.staging import STAGING_PREFIX
 from catchment.sdk.storage import map_type
 
 Run: TypeAlias = Callable[..., Any]
 """Executes a statement with its values; gives what can be fetched from."""
+
+
+def describe(run: Run, connection: Any, name: str) -> Table | None:
+    """The table as the catalogue has it; None if it is missing."""
+    # The catalogue's views list every column of the database at each call; this function looks at one table.
+    if not _exists(run, connection, name):
+        return None
+    rows = run(f'select name, type, "notnull", pk from pragma_table_info({_literal(_quoted(name))})')
+    return Table(
+        name,
+        tuple(
+            Column(column, arrow_type(kind), primary_key=key, not_null=strict)
+            for column, kind, strict, key in rows.fetchall()
+        ),
+    )
+
+
+def _exists(run: Run, connection: Any, name: str) -> bool:
+    """Whether there is a table of this name."""
+    import duckdb
+
+    if is_own(run, name):
+        raise MigrationRefused(
+            f"table `{name}` has the name of one of DuckDB's own", hint="rename it with a transformer"
+        )
+    try:
+        connection.table(_quoted(name))
+    except duckdb.CatalogException:
+        return False
+    except duckdb.Error as error:
+        raise PluginError(f"{type(error).__name__}: {error}") from error
+    return True
+
+
+def columns(run: Run, name: str) -> list[tuple[str, str, bool]]:
+    """Name, type and whether it is not null, of every column of a table."""
+    query = f'select name, type, "notnull" from pragma_table_info({_literal(_quoted(name))})'
+    return list(run(query).fetchall())
+
+
+def spellings(run: Run) -> dict[str, str]:
+    """Names of all tables, by how they are spelt in lower case."""
+    query = "select table_name from duckdb_tables() where schema_name = current_schema()"
+    return {name.lower(): name for (name,) in run(query).fetchall()}
+
+
+def indexes(run: Run, name: str) -> list[str]:
+    """The statements that made the indexes of a table."""
+    query = "select sql from duckdb_indexes() where schema_name = current_schema() and table_name = ? and sql <> ''"
+    return [statement for (statement,) in run(query, (name,)).fetchall()]
 
 
 def completed(preview: TablePreview, name: str, run: Run, connection: Any) -> TablePreview:
@@ -24,10 +75,10 @@ def completed(preview: TablePreview, name: str, run: Run, connection: Any) -> Ta
     rows = _estimated_rows(run, name)
     if preview.action not in ("recreate", "refused"):
         return replace(preview, rows=rows)
-    children = _children(run, name)
-    if preview.action == "recreate" and children:
-        preview = preview.refused(sql.hung_on(name, children))
-    return replace(preview, rows=rows, dependents=(*views(run, connection, name), *children))
+    hung = children(run, name)
+    if preview.action == "recreate" and hung:
+        preview = preview.refused(sql.hung_on(name, hung))
+    return replace(preview, rows=rows, dependents=(*views(run, connection, name), *hung))
 
 
 def _estimated_rows(run: Run, name: str) -> int | None:
@@ -37,7 +88,7 @@ def _estimated_rows(run: Run, name: str) -> int | None:
     return int(found[0]) if found is not None else None
 
 
-def _children(run: Run, name: str) -> list[str]:
+def children(run: Run, name: str) -> list[str]:
     """Tables with a foreign key to the table, which keep it from being dropped."""
     query = (
         "select distinct table_name from duckdb_constraints() where schema_name = current_schema() "
@@ -93,29 +144,36 @@ class Ties:
 
     children: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Foreign keys of others, by the table that they refer to."""
-    tied: frozenset[str] = frozenset()
-    """Tables with something that one which takes their place would not have."""
+    indexed: frozenset[str] = frozenset()
+    """Tables with an index besides that of their key."""
+    set_by_hand: frozenset[str] = frozenset()
+    """Tables with a comment, a default, a check or the like, which one that takes their place would not have."""
+
+    @property
+    def tied(self) -> frozenset[str]:
+        """Tables whose rows have to stay where they are."""
+        return self.indexed | self.set_by_hand
 
 
 def ties(run: Run) -> Ties:
     """One look at all tables: the catalogue's functions list the whole database whatever they are asked."""
     here = "schema_name = current_schema() and database_name = current_database()"
-    children: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     query = (
         f"select distinct referenced_table, table_name from duckdb_constraints() where {here} "
         "and constraint_type = 'FOREIGN KEY' order by all"
     )
     for parent, child in run(query).fetchall():
-        children.setdefault(parent, []).append(f"foreign key of table `{child}`")
-    tied = run(
-        f"select table_name from duckdb_indexes() where {here} "
-        f"union select table_name from duckdb_tables() where {here} and comment is not null "
+        found.setdefault(parent, []).append(f"foreign key of table `{child}`")
+    indexed = run(f"select distinct table_name from duckdb_indexes() where {here}").fetchall()
+    by_hand = run(
+        f"select table_name from duckdb_tables() where {here} and comment is not null "
         f"union select table_name from duckdb_columns() where {here} "
         "and (comment is not null or column_default is not null) "
         f"union select table_name from duckdb_constraints() where {here} "
         "and constraint_type in ('CHECK', 'UNIQUE', 'FOREIGN KEY')"
     ).fetchall()
-    return Ties(children, frozenset(name for (name,) in tied))
+    return Ties(found, frozenset(name for (name,) in indexed), frozenset(name for (name,) in by_hand))
 
 
 def staged_names(run: Run) -> list[str]:
@@ -143,5 +201,33 @@ def not_opened(path: str, error: Exception) -> PluginError:
     return PluginError(f"database {path!r} cannot be opened: {error}")
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+_quoted = DIALECT.quote
+
+
+def explained(error: Exception) -> PluginError:
+    """What DuckDB says, in our words; `RowsRefused` where it is about the rows, with their column if it tells."""
+    import duckdb
+
+    # Behind it stand our own statement and DuckDB's.
+    text = re.split(r"\n\n(?:Stack Trace|LINE \d)", f"{type(error).__name__}: {error}")[0]
+    of_rows = (
+        duckdb.ConstraintException,
+        duckdb.ConversionException,
+        duckdb.InvalidInputException,
+        duckdb.OutOfRangeException,
+    )
+    if not isinstance(error, of_rows):
+        return PluginError(text)
+    found = _COLUMN.search(text)
+    column = (found[1].replace('""', '"') if found[1] is not None else found[2] or found[3]) if found else ""
+    return RowsRefused(text, column=column)
+
+
+_COLUMN = re.compile(
+    r'NOT NULL constraint failed: .*\.(?:"((?:[^"]|"")*)"|([^".\n]+))$|from source column (.+)$', re.MULTILINE
+)
+
+
+def _literal(text: str) -> str:
+    """`text` as an SQL string, where a function takes no bound value."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""duckdb: an embedded analytical database in one file."""
+"""The DuckDB destination: migrate, write, delete and read; publishing is in `publish.py`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from catchment.destinations import duckdb_catalogue
-from catchment.destinations.duckdb_types import DIALECT, arrow_type, stored_leaf, to_leaf
+from catchment.destinations.duckdb import catalogue
+from catchment.destinations.duckdb.migrate import COPIED, Migrator
+from catchment.destinations.duckdb.publish import Publisher
+from catchment.destinations.duckdb.types import DIALECT, check, stored_leaf, to_leaf
 from catchment.sdk import (
     BatchSize,
     BatchSpec,
     Capabilities,
-    Column,
     DeleteRecord,
     Destination,
+    Measure,
     MigrationRefused,
     PluginError,
     Published,
@@ -30,8 +32,9 @@ from catchment.sdk import (
     TablePreview,
     sql,
 )
-from catchment.sdk.staging import CQ_SOURCE_NAME, STAGING_PREFIX, staging_run
-from catchment.sdk.storage import map_array, map_type, numbered, restore
+from catchment.sdk.measures import measured
+from catchment.sdk.staging import STAGING_PREFIX, staging_run
+from catchment.sdk.storage import converted, map_array, map_type, numbered, restore
 
 log = logging.getLogger("catchment.duckdb")
 
@@ -54,9 +57,11 @@ class DuckDB(Destination[DuckDBSpec]):
     name = "duckdb"
     capabilities = Capabilities(
         safe_changes=frozenset({"add_column", "remove_column", "remove_unique"}),
+        kept_when_forced=COPIED,
         delete_records=True,
         publish="sync",
         rejects=True,
+        measures=True,
         # What follows these bytes is streamed.
         batch=BatchSize(rows=0, size_bytes=32 << 20, timeout_s=0),
         stored_as=lambda data_type: map_type(data_type, stored_leaf),
@@ -67,7 +72,9 @@ class DuckDB(Destination[DuckDBSpec]):
         self._connection: Any = None
         self._runs: set[str] = set()
         """Runs that stage tables here."""
-        self._ties = duckdb_catalogue.Ties()
+        self._ties = catalogue.Ties()
+        self._spelt: dict[str, str] = {}
+        """Names of tables by their lower case, once one has been looked for."""
         self._keeps_order = True
         self._ordered: set[str] = set()
         """Staged tables whose rows have to stay in their order, as the last of equal keys is published."""
@@ -96,7 +103,7 @@ class DuckDB(Destination[DuckDBSpec]):
             self._run("set arrow_lossless_conversion = true")
             self._run("set timezone = 'UTC'")
         except duckdb.Error as error:
-            raise duckdb_catalogue.not_opened(path, error) from error
+            raise catalogue.not_opened(path, error) from error
 
     def close(self) -> None:
         """Write the log into the file and close it."""
@@ -106,18 +113,12 @@ class DuckDB(Destination[DuckDBSpec]):
         _alive.difference_update(self._runs)
 
     def migrate(self, table: Table, *, force: bool) -> None:
-        """Create the table, or add its new columns; anything else needs `force` and makes the table anew."""
-        found = sql.migration(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
-        if found.action == "recreate":
-            self._check_dependents(table.name, duckdb_catalogue.ties(self._run))
+        """Create the table, or add its new columns; anything else needs `force`, and copies the rows that fit."""
+        check(table)
+        self._check_spelling(table.name)
         with self._transaction():
-            if found.action == "recreate":
-                self._run(sql.drop_table(DIALECT, table.name))
-            if found.action in ("create", "recreate"):
-                self._run(sql.create_table(DIALECT, table))
-            for change in found.changes if found.action == "alter" else ():
-                if change.kind == "add_column" and change.current is not None:
-                    self._run(sql.add_column(DIALECT, table, change.current))
+            have, found, reason = self._migrator.plan(table, force=force)
+            self._migrator.carry_out(have, table, found, reason)
 
     def preview(self, tables: Sequence[Table], *, force: bool) -> Sequence[TablePreview]:
         """Looks into the file, which may be read by others meanwhile; one that is missing is not made."""
@@ -125,17 +126,21 @@ class DuckDB(Destination[DuckDBSpec]):
         try:
             if not was_open:
                 self._open(only_look=True)
-            found = [
-                sql.preview(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
-                for table in tables
-            ]
-            return [
-                duckdb_catalogue.completed(preview, table.name, self._run, self._connection)
-                for preview, table in zip(found, tables, strict=True)
-            ]
+            return [self._preview(table, force=force) for table in tables]
         finally:
             if not was_open:
                 self.close()
+
+    def _preview(self, table: Table, *, force: bool) -> TablePreview:
+        migrator = self._migrator
+        try:
+            check(table)
+            self._check_spelling(table.name)
+        except PluginError as error:
+            return TablePreview("refused").refused(error)
+        have = migrator.describe(table.name)
+        found = sql.preview(DIALECT, have, table, self.capabilities, force=force, ask=migrator.ask)
+        return catalogue.completed(found, table.name, self._run, self._connection)
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert the rows in one transaction; with keys, the rows of equal keys go first."""
@@ -159,7 +164,7 @@ class DuckDB(Destination[DuckDBSpec]):
             self._run(f"delete from {live} where ({keys}) in (select {keys} from {view})")
             self._run(
                 f"insert into {live} ({names}) select {names} from {view} "
-                f"qualify row_number() over (partition by {keys} order by {_ORDER} desc) = 1"
+                f"where {_ORDER} in (select max({_ORDER}) from {view} group by {keys})"
             )
 
     def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
@@ -171,12 +176,27 @@ class DuckDB(Destination[DuckDBSpec]):
         nothing = pa.RecordBatch.from_arrays(
             [pa.nulls(0, kind) for kind in table.arrow_schema.types], table.column_names
         )
-        reader = pa.RecordBatchReader.from_batches(_stored(nothing).schema, map(_stored, batches))
+        refused: list[RowsRefused] = []
+
+        def stored() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from map(_stored, batches)
+            except RowsRefused as error:
+                # DuckDB makes a text of what it meets while it reads.
+                refused.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(_stored(nothing).schema, stored())
         names = DIALECT.columns(table.column_names)
         # Rows that need not stay in their order are inserted by every core.
         self._keep_order(table.name in self._ordered)
         with self._registered(reader) as view:
-            self._run(f"insert into {DIALECT.table(table.name)} ({names}) select {names} from {view}")
+            try:
+                self._run(f"insert into {DIALECT.table(table.name)} ({names}) select {names} from {view}")
+            except PluginError as error:
+                if refused:
+                    raise refused[0] from error
+                raise
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
@@ -196,10 +216,10 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def read(self, table: Table) -> Iterator[pa.RecordBatch]:
         """Batches of at most 100,000 rows."""
-        have = self._describe(table.name)
+        have = self._migrator.describe(table.name)
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
-        columns = [duckdb_catalogue.selected(column, have) for column in table.columns]
+        columns = [catalogue.selected(column, have) for column in table.columns]
         cursor = self._connection.cursor()
         rows = cursor.sql(f"select {', '.join(columns)} from {DIALECT.table(table.name)}")
         for batch in rows.to_arrow_reader(100_000):
@@ -209,51 +229,54 @@ class DuckDB(Destination[DuckDBSpec]):
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """A query each."""
+
+        def ask(statement: str, values: Sequence[Any]) -> Any:
+            return self._run(statement, values).fetchone()[0]
+
+        return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
+
     def stored_table(self, name: str) -> Table | None:
         """With the types that DuckDB's Arrow reader gives; those that are DuckDB's own are read as text."""
-        have = self._describe(name)
+        have = self._migrator.describe(name)
         if have is None:
             return None
-        kinds = duckdb_catalogue.read_types(self._connection, DIALECT.table(name))
+        kinds = catalogue.read_types(self._connection, DIALECT.table(name))
         return have.with_columns([replace(c, type=kind) for c, kind in zip(have.columns, kinds, strict=True)])
 
     def stored_names(self) -> Sequence[str]:
         """Tables and views of the current schema."""
-        return [name for name in duckdb_catalogue.names(self._run) if not name.startswith(STAGING_PREFIX)]
+        return [name for name in catalogue.names(self._run) if not name.startswith(STAGING_PREFIX)]
 
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
         """Make the staged table beside the live one, with the columns that the live one will have."""
-        found = sql.migration(DIALECT, self._describe(table.name), table, self.capabilities, force=force)
+        check(table)
+        self._check_spelling(table.name)
+        _, found, _ = self._migrator.plan(table, force=force)
         self._begin(staging_run(staged.name))
-        if found.action == "recreate":
-            self._check_dependents(table.name, self._ties)
-        elif table.name in self._ties.children:
+        if table.name in self._ties.children:
             named = ", ".join(self._ties.children[table.name])
             raise PluginError(
                 f"table `{table.name}` cannot be published, others refer to its rows: {named}",
                 hint="drop the foreign keys, or set `publish: stream` for the destination",
             )
         final = found.table.without_keys().renamed(staged.name)
-        # Columns that only the live table has may be null, and have types that Arrow does not know.
-        gone = {column.name for column in final.columns if column.name not in table}
-        kinds = {name: kind for name, kind, _ in self._columns(table.name)} if gone else {}
-        definitions = [
-            f"{DIALECT.quote(column.name)} {kinds[column.name]}"
-            if column.name in gone
-            else sql.column_definition(DIALECT, column)
-            for column in final.columns
-        ]
+        gone = {name for name in final.column_names if name not in table}
+        definitions = self._migrator.definitions(final, table.name, gone)
         if table.primary_keys:
             self._ordered.add(staged.name)
         if force:
             self._forced.add(staged.name)
         with self._transaction():
-            self._run(f"create table {DIALECT.table(staged.name)} ({', '.join(definitions)})")
+            self._run(f"create table {DIALECT.table(staged.name)} ({definitions})")
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Complete every staged table, give it its key, and rename it to the live one, in one transaction."""
         with self._transaction():
-            return {swap.table.name: self._publish(swap) for swap in swaps}
+            return Publisher(self._run, self._migrator, self._ties, self._forced).publish(swaps)
 
     def discard(self, staged: Sequence[Table]) -> None:
         """Drop staged tables."""
@@ -261,82 +284,9 @@ class DuckDB(Destination[DuckDBSpec]):
             for table in staged:
                 self._run(sql.drop_table(DIALECT, table.name))
 
-    def _publish(self, swap: Swap) -> Published:
-        keys, staged = swap.table.primary_keys, DIALECT.table(swap.staged.name)
-        have = self._describe(swap.table.name)
-        done = Published(0, 0)
-        if keys:
-            self._keep_last(swap)
-        force = swap.staged.name in self._forced
-        # The live table may have changed since the rows were staged.
-        found = sql.migration(DIALECT, have, swap.table, self.capabilities, force=force)
-        if have is not None and found.action != "recreate" and swap.table.name in self._ties.tied:
-            return self._merge(swap, have)
-        if have is not None:
-            # Of a table that is made anew nothing stays: its rows do not fit.
-            done = Published() if found.action == "recreate" else self._keep_live_rows(swap, have)
-        if keys:
-            self._run(f"alter table {staged} add primary key ({DIALECT.columns(keys)})")
-        self._run(sql.drop_table(DIALECT, swap.table.name))
-        self._run(f"alter table {staged} rename to {DIALECT.quote(swap.table.name)}")
-        return done
-
-    def _keep_last(self, swap: Swap) -> None:
-        """Of rows with equal keys keep the one that came last; row ids follow the order of insertion."""
-        staged, quoted = DIALECT.table(swap.staged.name), DIALECT.columns(swap.table.primary_keys)
-        total, unique = self._run(
-            f"select (select count(*) from {staged}), (select count(*) from (select distinct {quoted} from {staged}))"
-        ).fetchone()
-        if total > unique:
-            # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
-            copy = f"{swap.staged.name}.unique"
-            columns = ", ".join(
-                f"{DIALECT.quote(name)} {kind}{' not null' if strict else ''}"
-                for name, kind, strict in self._columns(swap.staged.name)
-            )
-            self._run(f"create table {DIALECT.table(copy)} ({columns})")
-            self._run(
-                f"insert into {DIALECT.table(copy)} select * from {staged} "
-                f"qualify row_number() over (partition by {quoted} order by rowid desc) = 1"
-            )
-            self._run(sql.drop_table(DIALECT, swap.staged.name))
-            self._run(f"alter table {DIALECT.table(copy)} rename to {DIALECT.quote(swap.staged.name)}")
-
-    def _keep_live_rows(self, swap: Swap, have: Table) -> Published:
-        """Copy the live rows that stay into the staged table; how many of this source's went and stayed."""
-        live, staged = DIALECT.table(swap.table.name), DIALECT.table(swap.staged.name)
-        staged_names = {name for name, _, _ in self._columns(swap.staged.name)}
-        for name, kind, _ in self._columns(swap.table.name):
-            if name not in staged_names:
-                # It came with another source's sync, after these rows were staged.
-                self._run(f"alter table {staged} add column {DIALECT.quote(name)} {kind}")
-        own, absent = _own(have), _absent(swap, have)
-        done = self._count_stale(swap, own, absent)
-        kept = absent if swap.keep == "all" else f"not ({own}) and {absent}"
-        values = () if swap.keep == "all" else (swap.source_name,)
-        names = DIALECT.columns(have.column_names)
-        self._run(f"insert into {staged} ({names}) select {names} from {live} where {kept}", values)
-        return done
-
-    def _merge(self, swap: Swap, have: Table) -> Published:
-        """Change the live table, on which something was set that a renamed one would not have."""
-        live, staged = DIALECT.table(swap.table.name), DIALECT.table(swap.staged.name)
-        for column in swap.table.columns:
-            if column.name not in have:
-                self._run(sql.add_column(DIALECT, swap.table, column))
-        own, absent = _own(have), _absent(swap, have)
-        done = self._count_stale(swap, own, absent)
-        gone = f"not ({absent})" if swap.keep == "all" else f"({own}) or not ({absent})"
-        self._run(f"delete from {live} where {gone}", () if swap.keep == "all" else (swap.source_name,))
-        names = DIALECT.columns(swap.table.column_names)
-        self._run(f"insert into {live} ({names}) select {names} from {staged}")
-        self._run(sql.drop_table(DIALECT, swap.staged.name))
-        return done
-
-    def _count_stale(self, swap: Swap, own: str, absent: str) -> Published:
-        live = DIALECT.table(swap.table.name)
-        count = self._run(f"select count(*) from {live} where {own} and {absent}", (swap.source_name,)).fetchone()[0]
-        return Published(0, count) if swap.keep == "all" else Published(count, 0)
+    @property
+    def _migrator(self) -> Migrator:
+        return Migrator(self._run, self._connection, self.capabilities)
 
     def _begin(self, run: str) -> None:
         """Look at the file when a run begins: drop what runs that were killed left, note what hangs on tables."""
@@ -344,53 +294,21 @@ class DuckDB(Destination[DuckDBSpec]):
             return
         self._runs.add(run)
         _alive.add(run)
-        for name in duckdb_catalogue.staged_names(self._run):
+        for name in catalogue.staged_names(self._run):
             if staging_run(name) not in _alive:
                 self._run(sql.drop_table(DIALECT, name))
-        self._ties = duckdb_catalogue.ties(self._run)
+        self._ties = catalogue.ties(self._run)
 
-    def _check_dependents(self, name: str, ties: duckdb_catalogue.Ties) -> None:
-        """Raises `MigrationRefused` for a table that cannot be dropped; the log names the views that may break."""
-        if name in ties.children:
-            raise sql.hung_on(name, ties.children[name])
-        views = list(duckdb_catalogue.views(self._run, self._connection, name))
-        if views:
-            log.warning("table `%s` is made anew, check what reads it: %s", name, ", ".join(views))
-
-    def _columns(self, name: str) -> list[tuple[str, str, bool]]:
-        """Name, type and whether it is not null, of every column of a table."""
-        query = f'select name, type, "notnull" from pragma_table_info({_literal(DIALECT.quote(name))})'
-        return list(self._run(query).fetchall())
-
-    def _describe(self, name: str) -> Table | None:
-        """The table as the catalogue has it; None if it is missing."""
-        # The catalogue's views list every column of the database at each call; this function looks at one table.
-        if not self._exists(name):
-            return None
-        rows = self._run(f'select name, type, "notnull", pk from pragma_table_info({_literal(DIALECT.quote(name))})')
-        return Table(
-            name,
-            tuple(
-                Column(column, arrow_type(kind), primary_key=key, not_null=strict)
-                for column, kind, strict, key in rows.fetchall()
-            ),
-        )
-
-    def _exists(self, name: str) -> bool:
-        """Whether there is a table of this name."""
-        import duckdb
-
-        if duckdb_catalogue.is_own(self._run, name):
+    def _check_spelling(self, name: str) -> None:
+        """Raises `MigrationRefused` for a name that DuckDB takes for that of another table."""
+        if not self._spelt:
+            self._spelt = catalogue.spellings(self._run)
+        other = self._spelt.setdefault(name.lower(), name)
+        if other != name and catalogue.spellings(self._run).get(name.lower(), other) != name:
             raise MigrationRefused(
-                f"table `{name}` has the name of one of DuckDB's own", hint="rename it with a transformer"
+                f"table `{name}` cannot be told apart from table `{other}`, as DuckDB sees no case in names",
+                hint="rename one with a transformer",
             )
-        try:
-            self._connection.table(DIALECT.quote(name))
-        except duckdb.CatalogException:
-            return False
-        except duckdb.Error as error:
-            raise PluginError(f"{type(error).__name__}: {error}") from error
-        return True
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Execute a statement; what DuckDB says of a failure becomes a `PluginError`."""
@@ -400,10 +318,8 @@ class DuckDB(Destination[DuckDBSpec]):
             log.info("%s %s", statement, values)
         try:
             return self._connection.execute(statement, list(values))
-        except (duckdb.ConstraintException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
-            raise RowsRefused(f"{type(error).__name__}: {error}") from error
         except duckdb.Error as error:
-            raise PluginError(f"{type(error).__name__}: {error}") from error
+            raise catalogue.explained(error) from error
 
     def _keep_order(self, keep: bool) -> None:
         """Whether the next insert keeps the order of its rows."""
@@ -446,18 +362,18 @@ _ORDER = f'"{_ORDER_NAME}"'
 
 def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Rows as DuckDB takes them."""
-    return pa.RecordBatch.from_arrays([map_array(array, to_leaf) for array in batch.columns], names=batch.schema.names)
+    names = batch.schema.names
+    arrays = [
+        converted(name, array, lambda values: map_array(values, to_leaf))
+        for name, array in zip(names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
 def _numbered(rows: pa.Table, table: Table) -> pa.Table:
     """Rows as DuckDB takes them, with a number that tells which of equal ones came last."""
     stored = pa.Table.from_batches([_stored(batch) for batch in rows.to_batches()])
     return stored.append_column(_ORDER_NAME, numbered(rows.num_rows))
-
-
-def _literal(text: str) -> str:
-    """`text` as an SQL string, where a function takes no bound value."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _naive(moment: datetime) -> datetime:
@@ -469,19 +385,3 @@ def _options(connection_string: str) -> dict[str, Any]:
     """`a=b` pairs behind the `?` of a connection string."""
     pairs = (pair.partition("=") for pair in connection_string.partition("?")[2].split("&") if pair)
     return {key: value for key, _, value in pairs}
-
-
-def _own(have: Table) -> str:
-    """Whether a live row is of the source whose name is bound."""
-    return f"{DIALECT.quote(CQ_SOURCE_NAME)} is not distinct from ?" if CQ_SOURCE_NAME in have else "? is null"
-
-
-def _absent(swap: Swap, have: Table) -> str:
-    """Whether a live row's key is not in the new load."""
-    keys = [key for key in swap.table.primary_keys if key in have]
-    if not keys:
-        return "true"
-    if len(keys) < len(swap.table.primary_keys):
-        return "false"
-    quoted = DIALECT.columns(keys)
-    return f"({quoted}) not in (select {quoted} from {DIALECT.table(swap.staged.name)})"
