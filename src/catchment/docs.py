@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from catchment import errors
+from catchment.engine.result import result_schema
 from catchment.plugin import Capabilities
 from catchment.schema.changes import ChangeKind
 from catchment.schema.types import type_string
@@ -42,6 +43,7 @@ def pages() -> dict[str, str]:
             made[f"{kind}s/{point.name}.md"] = text
             made[f"schema/{kind}-{point.name}.json"] = json.dumps(_json_schema(spec), indent=2) + "\n"
     made["matrix.md"] = _matrix(matrix)
+    made["schema/result.json"] = json.dumps(result_schema(), indent=2) + "\n"
     return made
 
 

@@ -199,6 +199,16 @@ def test_no_more_than_a_share_of_a_table_is_deleted(store, publish, ratio):
     assert store.query(PEOPLE) == (BEFORE if publish == "atomic" else merged)
 
 
+def test_a_share_is_asked_for_while_other_tables_are_cleaned(duck):
+    others = {f"t{number}": {"columns": {"id": "int64"}, "primary_key": ["id"], "rows": [[1]]} for number in range(20)}
+    for rows in (BEFORE, BEFORE[:3]):
+        result = run(people(*rows, **others), duck.document(publish="stream", max_stale_ratio=0.5))
+
+        assert result.outcome == "complete", messages(result)
+
+    assert duck.query(PEOPLE) == BEFORE[:3]
+
+
 def test_rows_without_keys_of_their_own_are_told_apart_by_their_number(store):
     run(people(*BEFORE, keys=()), store.document())
     fewer = run(people((1, "A"), keys=()), store.document(max_stale_ratio=0.5))

@@ -23,6 +23,7 @@ EXAMPLES: dict[tuple[str, str], str] = {
     ("source", "sqlite"): "connection_string: ./source.db",
     ("source", "test"): "num_rows: 10",
     ("destination", "duckdb"): "connection_string: ./catchment.duckdb",
+    ("destination", "mysql"): "connection_string: ${DESTINATION_MYSQL}   # user:password@tcp(host:3306)/database",
     (
         "destination",
         "postgresql",

@@ -20,6 +20,8 @@ os.environ.setdefault("MIMALLOC_PURGE_DELAY", "0")
 COMMANDS = {
     "sync": ("sync", "Sync every source of a config into its destinations."),
     "plan": ("plan", "Tell what a sync would do to the tables, and do none of it."),
+    "runs": ("runs", "List past runs, show one, or compare two."),
+    "report": ("html_report", "Write a page about a past run, for a browser."),
     "migrate": ("migrate", "Create and change tables as a sync would, without rows."),
     "tables": ("tables", "Write pages or JSON about the tables of the sources in a config."),
     "validate-config": ("validate_config", "Check a config and every plugin's spec; sync nothing."),
@@ -104,7 +106,8 @@ class _Lazy(click.Group):
 @click.option("--no-log-file", is_flag=True, help="Write no log file.")
 @click.option("--log-file-overwrite", is_flag=True, help="Begin the log file anew.")
 @click.option("--log-console", is_flag=True, help="Log to standard error as well, and show no progress.")
-@click.option("--cq-dir", metavar="FOLDER", default=".cq", show_default=True, help="Folder of downloaded plugins.")
+@click.option("--cq-dir", metavar="FOLDER", default=".cq", show_default=True,
+              help="Folder of downloaded plugins and of the journal of runs.")  # fmt: skip
 @click.option("--invocation-id", metavar="UUID", help="Id of this run in logs and results. [default: a random one]")
 @click.option("--telemetry-level", type=click.Choice(["none", "errors", "stats", "all"]), expose_value=False,
               help="Accepted and ignored: there is no telemetry.")  # fmt: skip

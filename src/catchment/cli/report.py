@@ -87,8 +87,8 @@ def _print_troubles(console: Console, row: TableResult, gone: str) -> None:
             f"{where}: {row.rows_rejected:,} rows were left out", style="yellow", markup=False, soft_wrap=True
         )
     for each in row.expectations:
-        if not each["ok"] and each["severity"] == "warn":
-            text = f"{where}: `expect` is not kept: {each['rule']}, found {each['found']}"
+        if not each.ok and each.severity == "warn":
+            text = f"{where}: `expect` is not kept: {each.rule}, found {each.found}"
             console.print(text, style="yellow", markup=False, soft_wrap=True)
     if row.stale_kept_reason:
         console.print(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catchment.cli.output import (
+    REDACTOR,
     announce,
     config_argument,
     license_option,
@@ -25,6 +27,7 @@ from catchment.cli.output import (
     print_json,
     say,
     settings,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
               help="Add a line of JSON about each source and destination to this file.")  # fmt: skip
 @click.option("--tables-metrics-location", default="", metavar="FILE",
               help="Keep a table of rows, errors and durations in this file while the sync runs.")  # fmt: skip
+@click.option("--no-journal", is_flag=True, help="Do not note this run in the journal, which `catchment runs` reads.")
 @license_option
 @not_null_option
 def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, **given: Any) -> int:
@@ -77,6 +81,9 @@ def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, *
         progress = "none"
     with keep_metrics(sync, metrics_location), watch(sync, _how(progress, output)):
         result = _run(sync)
+    code = exit_code(result.outcome, fail_on, signals[0] if signals else 0)  # type: ignore[arg-type]
+    if not given["no_journal"]:
+        _keep(result, config, code)
     for note in sync.notes:
         say(f"Warning: {note}", err=True)
     logs.log.info("Sync summary", extra={**counts(result), "outcome": result.outcome})
@@ -84,7 +91,7 @@ def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, *
         print_json(result.to_json())
     else:
         print_report(result)
-    return exit_code(result.outcome, fail_on, signals[0] if signals else 0)  # type: ignore[arg-type]
+    return code
 
 
 def announce_all(what: str, plan: Plan, output: str) -> None:
@@ -92,6 +99,24 @@ def announce_all(what: str, plan: Plan, output: str) -> None:
     for source in plan.config.sources:
         names = " ".join(d.version_string for d in plan.config.destinations if d.name in source.destinations)
         announce(f"{what}: {source.version_string} -> [{names}]", output)
+
+
+def _keep(result: Result, config: Sequence[str], code: int) -> None:
+    """Note the run in the journal; that it cannot be written does not undo the sync."""
+    from catchment.cli.report import counts
+    from catchment.engine.journal import Journal
+    from catchment.errors import CatchmentError
+
+    found = counts(result)
+    try:
+        paths = [REDACTOR.text(os.path.abspath(path)) for path in config]
+        Journal(settings().cq_dir).add(
+            REDACTOR.value(result.to_json()), config=paths, exit_code=code, rows=found["resources"],
+            errors=found["errors"],
+        )  # fmt: skip
+    except (CatchmentError, OSError) as error:
+        # The folder that the command was started in may be gone, and with it all relative names.
+        warn(f"this run is not in the journal: {error}; `--no-journal` keeps none")
 
 
 def _how(progress: str, output: str) -> str:

@@ -14,7 +14,7 @@ from catchment.engine.result import TableResult
 from catchment.engine.stamp import Stamp
 from catchment.errors import CatchmentError, PluginError, PluginLost
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable
-from catchment.plugin import DestinationPlugin, Reject, Swap, TransformerPlugin, WriteSession
+from catchment.plugin import DestinationPlugin, Swap, TransformerPlugin, WriteSession
 from catchment.schema.internal import CQ_CLIENT_ID, CQ_ID, CQ_PARENT_ID, staging_name
 from catchment.schema.table import Table
 
@@ -193,10 +193,13 @@ class Pipeline:
         if not aborted or len(staged) < len(self.targets):
             self._collect_rest()
             self.checkpoint()
-        lacking = self._put_aside(incomplete)
+        stats = self._session.stats() if self._session is not None and self.max_rejects else {}
+        lacking = rejects.put_aside(self, stats, incomplete)
         incomplete = {**incomplete, **lacking}
         # Whose rows were put aside nobody knows, so that no client's share counts as whole.
-        clients = {name: done for name, done in clients.items() if not any(above in lacking for above in self._line(name))}
+        clients = {
+            name: done for name, done in clients.items() if not any(above in lacking for above in self._line(name))
+        }
         if self.lost is None:
             if staged:
                 self._publish(staged, incomplete, aborted)
@@ -337,31 +340,6 @@ class Pipeline:
                 target.fail(error)
             if not target.staged and not target.failed:
                 result.published = True
-
-    def _put_aside(self, incomplete: Mapping[str, str]) -> dict[str, str]:
-        """Keep the rows that were refused; the tables that lack them, and those below, each with the reason."""
-        reasons: dict[str, str] = {}
-        found: dict[str, Sequence[Reject]] = {}
-        stats = self._session.stats() if self._session is not None and self.max_rejects else {}
-        for name, target in self.targets.items():
-            refused = stats[target.written.name].rejects if target.written.name in stats else ()
-            if refused:
-                rows = f"{len(refused)} row{'s' if len(refused) > 1 else ''}"
-                found[target.live.name] = refused
-                reasons[name] = f"{rows} of it were refused" if len(refused) > 1 else "a row of it was refused"
-                target.result.rows_rejected += len(refused)
-                text = f"{rows} put aside in `{rejects.NAME}`, the first: {refused[0].error}"
-                target.result.add_error("", text, refused[0].row, len(refused))
-            elif target.source.parent in reasons and name not in incomplete:
-                reasons[name] = f"its parent table `{target.source.parent}` is not complete"
-        if found and self.lost is None:
-            try:
-                rejects.put_aside(self, found)
-            except PluginError as error:
-                for target in self.targets.values():
-                    if target.live.name in found and not target.failed:
-                        target.fail(f"rows that were refused could not be put aside: {error}")
-        return reasons
 
     def _publish(self, staged: Sequence[Target], incomplete: Mapping[str, str], aborted: str) -> None:
         if aborted:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from catchment.errors import PluginError
 from catchment.messages import Insert, MigrateTable
-from catchment.plugin import Reject
+from catchment.plugin import Reject, WriteStats
 from catchment.schema.table import Column, Table
 
 if TYPE_CHECKING:
@@ -30,7 +30,32 @@ TABLE = Table(
 """Its texts are plain ones, also those that are JSON: what a database refuses in a JSON value must go in here."""
 
 
-def put_aside(pipeline: Pipeline, rejects: Mapping[str, Sequence[Reject]]) -> None:
+def put_aside(pipeline: Pipeline, stats: Mapping[str, WriteStats], incomplete: Mapping[str, str]) -> dict[str, str]:
+    """Keep the rows that were refused; source's tables that lack them, and those below, each with the reason."""
+    reasons: dict[str, str] = {}
+    found: dict[str, Sequence[Reject]] = {}
+    for name, target in pipeline.targets.items():
+        refused = stats[target.written.name].rejects if target.written.name in stats else ()
+        if refused:
+            rows = f"{len(refused)} row{'s' if len(refused) > 1 else ''}"
+            found[target.live.name] = refused
+            reasons[name] = f"{rows} of it were refused" if len(refused) > 1 else "a row of it was refused"
+            target.result.rows_rejected += len(refused)
+            text = f"{rows} put aside in `{NAME}`, the first: {refused[0].error}"
+            target.result.add_error("", text, refused[0].row, len(refused))
+        elif target.source.parent in reasons and name not in incomplete:
+            reasons[name] = f"its parent table `{target.source.parent}` is not complete"
+    if found and pipeline.lost is None:
+        try:
+            _write(pipeline, found)
+        except PluginError as error:
+            for target in pipeline.targets.values():
+                if target.live.name in found and not target.failed:
+                    target.fail(f"rows that were refused could not be put aside: {error}")
+    return reasons
+
+
+def _write(pipeline: Pipeline, rejects: Mapping[str, Sequence[Reject]]) -> None:
     """Add refused rows, by name of the live table, and wait until they are durable. Raises `PluginError`."""
     table = pipeline.stamp.table(TABLE).without_keys()
     rows = [(name, reject) for name, found in rejects.items() for reject in found]

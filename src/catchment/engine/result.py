@@ -23,9 +23,11 @@ class ErrorGroup:
     """Errors of one table and client with the same text."""
 
     client: str
+    """Client of the source, such as an account or a region; empty where it has one only, or none is at fault."""
     message: str
     count: int = 1
     first_example: str = ""
+    """The whole text of the first of them."""
 
 
 @dataclass(slots=True)
@@ -48,19 +50,27 @@ class TableResult:
     destination: str
     table: str
     parent: str = ""
+    """The table whose rows this one's belong to; empty for none."""
     rows_read: int = 0
     rows_written: int = 0
+    """Rows that are durable."""
     rows_rejected: int = 0
+    """Rows that were left out, by the source or under `max_rejects`."""
     rows_stale_deleted: int | None = None
     """None where the destination cannot tell."""
     rows_stale_kept: int | None = None
+    """None where none were to be deleted, or their number is not known."""
     stale_kept_reason: str = ""
     """Why stale rows were not deleted though the write mode asks for it; empty if they were."""
     expectations: list[Expectation] = field(default_factory=list)
     bytes: int = 0
+    """Size in memory of the rows that were written."""
     started: datetime | None = None
+    """When its first rows came; None if none did."""
     seconds_read: float = 0.0
+    """From the first rows to the last."""
     seconds_written: float = 0.0
+    """Spent inside the destination; those of several writers add up."""
     published: bool = False
     """Whether readers see this sync's rows."""
     complete: bool = False
@@ -95,7 +105,7 @@ class PluginResult:
 class Result:
     """A sync, from start to end."""
 
-    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     invocation_id: str
     version: str
@@ -161,14 +171,14 @@ def _redact(value: Any, redactor: Redactor) -> None:
 
 
 def _told(made: dict[str, Any]) -> dict[str, Any]:
-    """Pydantic's schema without the titles that only repeat names."""
+    """Pydantic's schema without the titles that only repeat names; every field is written, defaults too."""
     inner = {name: _told(definition) for name, definition in made.get("$defs", {}).items()}
     properties = {
         name: {part: value for part, value in each.items() if part not in ("title", "default")}
         for name, each in made["properties"].items()
     }
     kept = {part: value for part, value in made.items() if part not in ("title", "$defs")}
-    return {**kept, "properties": properties, **({"$defs": inner} if inner else {})}
+    return {**kept, "properties": properties, "required": list(properties), **({"$defs": inner} if inner else {})}
 
 
 def _plain(value: Any) -> Any:
