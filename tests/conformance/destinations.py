@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from catchment.destinations.clickhouse import ClickHouse
 from catchment.destinations.duckdb import DuckDB
 from catchment.destinations.file import File
+from catchment.destinations.mysql import MySQL
+from catchment.destinations.mysql.place import parse
 from catchment.destinations.postgresql import PostgreSQL
 from catchment.destinations.sqlite import SQLite
 from catchment.destinations.test import Test
@@ -20,6 +23,13 @@ from catchment.testing.destination import Made
 
 Spec = Mapping[str, Any]
 Peeked = Sequence[tuple[Any, Any]]
+
+
+def _peek_clickhouse(spec: Spec, table: str) -> Peeked:
+    import clickhouse_connect
+
+    with clickhouse_connect.get_client(dsn=spec["connection_string"], dedicated_pool=True) as client:
+        return list(client.query(f"select id, name from `{table}`").result_rows)
 
 
 def _peek_duckdb(spec: Spec, table: str) -> Peeked:
@@ -34,6 +44,18 @@ def _peek_postgresql(spec: Spec, table: str) -> Peeked:
 
     with psycopg.connect(spec["connection_string"]) as connection:
         return connection.execute(f'select id, name from "{table}"').fetchall()
+
+
+def _peek_mysql(spec: Spec, table: str) -> Peeked:
+    import pymysql
+
+    place = parse(spec["connection_string"])
+    with (
+        pymysql.connect(host=place.host, port=place.port, user=place.user, database=place.database) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"select id, name from `{table}`")
+        return list(cursor.fetchall())
 
 
 def _peek_sqlite(spec: Spec, table: str) -> Peeked:
@@ -68,7 +90,27 @@ def _postgresql(folder: Path) -> Made:
     return PostgreSQL.as_plugin(), {"connection_string": _urls[folder]}
 
 
+def _clickhouse(folder: Path) -> Made:
+    return ClickHouse.as_plugin(), {"connection_string": _clickhouse_urls[folder]}
+
+
+def _mysql(folder: Path) -> Made:
+    return MySQL.as_plugin(), {"connection_string": _mysql_dsns[folder]}
+
+
 _urls: dict[Path, str] = {}
+_mysql_dsns: dict[Path, str] = {}
+_clickhouse_urls: dict[Path, str] = {}
+
+
+def use_clickhouse(folder: Path, url: str) -> None:
+    """Tell which ClickHouse database a test's folder goes with."""
+    _clickhouse_urls[folder] = url
+
+
+def use_mysql(folder: Path, dsn: str) -> None:
+    """Tell which MariaDB or MySQL database a test's folder goes with."""
+    _mysql_dsns[folder] = dsn
 
 
 def use_postgresql(folder: Path, url: str) -> None:
@@ -82,9 +124,12 @@ def url_of(folder: Path) -> str:
 
 
 CASES = [
+    DestinationCase("clickhouse", _clickhouse, _peek_clickhouse, requires=["clickhouse_folder"]),
     DestinationCase(
         "duckdb", lambda folder: (DuckDB.as_plugin(), {"connection_string": str(folder / "x.duckdb")}), _peek_duckdb
     ),
+    DestinationCase("mysql-mariadb", _mysql, _peek_mysql, requires=["mariadb_folder"]),
+    DestinationCase("mysql-8", _mysql, _peek_mysql, requires=["mysql8_folder"]),
     DestinationCase("postgresql", _postgresql, _peek_postgresql, requires=["postgresql_folder"], keeps_nul=False),
     DestinationCase(
         "sqlite", lambda folder: (SQLite.as_plugin(), {"connection_string": str(folder / "x.sqlite")}), _peek_sqlite

@@ -9,7 +9,14 @@ import pytest
 from catchment.testing import DestinationCase, DestinationSuite
 from tests.conformance.destinations import CASES
 
-MARKS = {"postgresql": [pytest.mark.postgresql], "duckdb": [pytest.mark.duckdb], "sqlite": [pytest.mark.sqlite]}
+MARKS = {
+    "clickhouse": [pytest.mark.clickhouse],
+    "mysql-mariadb": [pytest.mark.mysql],
+    "mysql-8": [pytest.mark.mysql],
+    "postgresql": [pytest.mark.postgresql],
+    "duckdb": [pytest.mark.duckdb],
+    "sqlite": [pytest.mark.sqlite],
+}
 
 
 class TestDestinations(DestinationSuite):

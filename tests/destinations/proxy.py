@@ -1,9 +1,11 @@
-"""A TCP proxy before a PostgreSQL server that cuts a connection at a chosen moment."""
+"""A TCP proxy before a database server that cuts a connection at a chosen moment."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Literal
@@ -14,8 +16,12 @@ Moment = Literal["", "copy", "before", "after"]
 class Proxy:
     """Forwards bytes; once armed, cuts the next connection that gets there, both ways, and is armed no more."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, mark: bytes = b"commit\0", context: ssl.SSLContext | None = None) -> None:
         self._server = ("127.0.0.1", port)
+        self.mark = mark
+        """What a commit looks like on the way to the server."""
+        self._context = context
+        """With it clients have to speak TLS; the server is spoken to in the clear."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.cut: Moment = ""
@@ -35,6 +41,13 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._context is not None:
+                    try:
+                        client = self._context.wrap_socket(client, server_side=True)
+                    except OSError:
+                        # It does not trust the certificate.
+                        client.close()
+                        continue
                 server = socket.create_connection(self._server)
                 answered = threading.Event()
                 threading.Thread(target=self._forward, args=(client, server, answered), daemon=True).start()
@@ -45,11 +58,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while piece := client.recv(1 << 16):
                 copied += len(piece)
-                if b"commit\0" in piece and self._fires("before"):
+                if self.mark in piece and self._fires("before"):
                     break
                 if copied > 200_000 and self._fires("copy"):
                     break
-                if b"commit\0" in piece and self._fires("after"):
+                if self.mark in piece and self._fires("after"):
                     answered.set()
                 server.sendall(piece)
         _end(client, server)
@@ -88,5 +101,17 @@ def before(url: str) -> Iterator[tuple[Proxy, str]]:
     proxy = Proxy(int(port))
     try:
         yield proxy, url.replace(f"port={port}", f"port={proxy.port}") + " sslmode=disable gssencmode=disable"
+    finally:
+        proxy.close()
+
+
+@contextlib.contextmanager
+def before_mysql(dsn: str) -> Iterator[tuple[Proxy, str]]:
+    """The same before a MariaDB or MySQL server."""
+    found = re.search(r":(\d+)\)", dsn)
+    assert found is not None
+    proxy = Proxy(int(found[1]), b"\x03commit")
+    try:
+        yield proxy, dsn.replace(found[0], f":{proxy.port})") + "?tls=false"
     finally:
         proxy.close()

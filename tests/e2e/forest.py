@@ -23,10 +23,10 @@ class ForestSpec(Spec):
 
     number: int
     """Stands in every row."""
-    clients: tuple[str, ...] = ()
-    rows: dict[str, tuple[tuple[int, str], ...]] = {}
+    clients: tuple[str, ...]
+    rows: dict[str, tuple[tuple[int, str], ...]]
     """Each an id, and the client or the id of the parent row that it belongs to."""
-    refused: dict[str, tuple[int, ...]] = {}
+    refused: dict[str, tuple[int, ...]]
     """Ids of rows that lack a value which they must have."""
     fail_first: tuple[str, ...] = ()
     """Shares that fail before their first row."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from catchment.destinations.duckdb import DuckDB
+from catchment.destinations.duckdb.destination import DuckDBSpec
 from catchment.sdk import (
     BatchSpec,
     Capabilities,
@@ -18,9 +22,11 @@ from catchment.sdk import (
     Context,
     Discovered,
     PluginError,
+    Published,
     Rows,
     Source,
     Spec,
+    Swap,
     Table,
     Transformer,
 )
@@ -196,6 +202,35 @@ class Faulty(Recorder):
 
     def delete_stale(self, *arguments: Any, **more: Any) -> int | None:
         raise AttributeError("no such thing")
+
+
+class MortalSpec(DuckDBSpec):
+    """Where the process is killed."""
+
+    dies: Literal["after a batch", "before the publish", "after the publish", "before the cursor", "never"] = "never"
+
+
+class Mortal(DuckDB):
+    """Writes as DuckDB does, until the process is killed without a warning."""
+
+    name = "mortal"
+    spec_type: ClassVar[type[Spec]] = MortalSpec
+    spec: MortalSpec
+
+    def write(self, table: Table, rows: pa.Table) -> None:
+        self._reach("before the cursor" if table.name == "state" else "")
+        super().write(table, rows)
+        self._reach("after a batch" if table.name != "state" else "")
+
+    def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
+        self._reach("before the publish")
+        done = super().publish(swaps)
+        self._reach("after the publish")
+        return done
+
+    def _reach(self, point: str) -> None:
+        if point == self.spec.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class MarkSpec(Spec):

@@ -264,6 +264,17 @@ def test_there_is_no_client_id_column_unless_it_is_asked_for(store):
 
 
 @pytest.mark.parametrize("publish", ["atomic", "stream"])
+def test_client_id_column_can_be_switched_on_and_off_for_tables_that_have_rows(store, publish):
+    for wanted in (False, True, False):
+        result = run(regions(east=[1, 2], client_id_column=wanted), store.document(publish=publish))
+        assert result.outcome == "complete", messages(result)
+        if wanted:
+            assert store.query("select distinct _cq_client_id from machines") == [("east",)]
+
+    assert store.query("select id from machines order by id") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("publish", ["atomic", "stream"])
 def test_stale_rows_go_by_client_when_one_of_them_broke_off(store, publish):
     more = {} if store.plugin == "sqlite" else {"publish": publish}
     run(regions(east=[1, 2], west=[3, 4], north=[5]), store.document(**more))

@@ -14,6 +14,7 @@ from catchment.schema.arrays import bytes_of_hex as bytes_of_hex
 from catchment.schema.arrays import hex_texts as hex_texts
 from catchment.schema.arrays import list_values as list_values
 from catchment.schema.arrays import numbered as numbered
+from catchment.schema.arrays import raw_bytes as raw_bytes
 from catchment.schema.intervals import is_interval as is_interval
 
 LeafType: TypeAlias = Callable[[pa.DataType], pa.DataType]

@@ -112,11 +112,11 @@ class DestinationHost:
 
     def stored_table(self, name: str) -> Table | None:
         """The table that is there, as the author's `stored_table` gives it."""
-        return self.attempt(lambda: self.destination.stored_table(name))
+        return self.call([name], lambda: self.destination.stored_table(name))
 
     def stored_names(self) -> Sequence[str]:
         """Names of the tables that are there, as far as the author's `stored_names` knows them."""
-        return self.attempt(self.destination.stored_names)
+        return self.call([], self.destination.stored_names)
 
     def measure(
         self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str

@@ -80,7 +80,10 @@ class Harness:
         """Check that the table has exactly these rows; a destination that cannot be read has told its count."""
         if not self.capabilities.readable:
             return
-        found = difference(table, batches, list(self.plugin.read(table)), self.capabilities.stored_as, key=key)
+        able = self.capabilities
+        found = difference(
+            table, batches, list(self.plugin.read(table)), able.stored_as, key=key, empty_for_null=able.empty_for_null
+        )
         assert not found, found
 
     def delete_stale(self, table: Table, source: str, moment: datetime.datetime, **options: Any) -> None:
