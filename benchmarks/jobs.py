@@ -14,7 +14,9 @@ import psutil
 import psycopg
 
 from benchmarks import data, measure
+from benchmarks.clickhouse import clickhouse_jobs
 from benchmarks.mixed import mixed_jobs
+from benchmarks.mysql import mysql_jobs
 from benchmarks.wire import wire_jobs
 
 SCRIPTS = str(Path(__file__).with_name("scripts.py"))
@@ -365,6 +367,8 @@ def all_jobs(world: World) -> list[Job]:
         into_sqlite(world, 6, 2.5, reload=True),
         into_sqlite(world, 1, 1.3),
         into_sqlite(world, 1, 2.5, reload=True),
+        *clickhouse_jobs(world),
+        *mysql_jobs(world),
         *mixed_jobs(world),
         wide(world, "duckdb", 60),
         wide(world, "postgresql", 40),

@@ -22,6 +22,14 @@ def test_secrets_are_replaced_longest_first():
     assert redactor.text("hunter22 and hunter2") == f"{HIDDEN} and {HIDDEN}2"
 
 
+@pytest.mark.parametrize("password", ["p@ss/w:rd?", "plain-one"])
+@pytest.mark.parametrize("ending", ["tcp(127.0.0.1:3306)/d?tls=false", "unix(/run/s)/d", "/d"])
+def test_the_password_of_a_connection_string_of_the_go_driver_is_a_secret_by_itself(password, ending):
+    redactor = Redactor([f"user:{password}@{ending}"])
+
+    assert redactor.text(f"login of user with {password} failed") == f"login of user with {HIDDEN} failed"
+
+
 WORDS = ("true", "false", "null", "none")
 
 

@@ -20,6 +20,8 @@ _OPEN = frozenset({"true", "false", "null", "none"})
 # A secret may be a file of a megabyte: no pattern may look at a character more than a few times.
 _URL = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]*+://[^\s:/?#@]*+:(?!\d+/)(\S{1,10000})@")
 _URL_WITH_BLANKS = re.compile(r"://[^\s:/?#@]*:(?!\d+/)(.*)@", re.DOTALL)
+# As Go's driver for MySQL has it: `user:password@tcp(host)/database`, where the password is written as it is.
+_DSN = re.compile(r"[^\s:/?#@]++:(?!//)(.{1,10000})@[a-z0-9]{0,20}(?:\([^()]{0,300}\))?/[^@/]*", re.DOTALL)
 _KEYED = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|token|secret|credential|(?:api|access|account|private|shared)_?key)[\w-]{0,100}+"
     r"\s{0,100}+=\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"]\S*)",
@@ -129,6 +131,9 @@ def passwords_in(text: str) -> Iterator[str]:
         yield match[1]
     if text.count("://") == 1:
         yield from _URL_WITH_BLANKS.findall(text)
+    dsn = _DSN.fullmatch(text)
+    if dsn is not None:
+        yield dsn[1]
     for value in _KEYED.findall(text):
         inner = value[1:-1] if value[0] in "'\"" else value
         yield inner

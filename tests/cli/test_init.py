@@ -68,9 +68,9 @@ def test_nothing_is_overwritten(run, tmp_path):
     ("answers", "path"),
     [
         ("\n\n", "file_to_duckdb.yml"),
-        ("3\n4\n", "sqlite_to_sqlite.yml"),
+        ("3\n6\n", "sqlite_to_sqlite.yml"),
         ("postgresql\nfile\n", "postgresql_to_file.yml"),
-        ("99\nfiel\ntest\n0\n5\n", "test_to_test.yml"),
+        ("99\nfiel\ntest\n0\n7\n", "test_to_test.yml"),
     ],
 )
 def test_on_a_terminal_it_asks(tmp_path, answers, path):

@@ -224,3 +224,21 @@ def test_a_small_slice_costs_its_own_rows_alone():
     arrays.list_texts(array.slice(500, 2), texts_of, ",")
 
     assert seen == [20]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (pa.timestamp("us", "UTC"), 2**62, f"{2**62}us"),
+        (pa.timestamp("s"), -(2**60), f"{-(2**60)}s"),
+        (pa.date32(), 2**31 - 1, "2147483647d"),
+        (pa.date64(), 2**62, f"{2**62}ms"),
+        (pa.date64(), 1, "1970-01-01 00:00:00.001"),
+        (pa.time32("s"), 90_000, "90000s"),
+        (pa.time64("ns"), -1, "-1ns"),
+    ],
+)
+def test_moments_that_no_calendar_has_are_the_numbers_that_they_are(kind, value, text):
+    whole = pa.array([value, None, 86_400_000 if pa.types.is_date64(kind) else 1], kind)
+    assert to_text(whole).to_pylist()[:2] == [text, None]
+    assert to_json_text(whole.slice(0, 1)).to_pylist() == [f'"{text}"']

@@ -183,6 +183,11 @@ def _laid_out(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     return offsets.cast(pa.int32()), values
 
 
+def raw_bytes(array: pa.Array) -> bytes:
+    """The bytes of all texts or binary values of an array, one behind the other."""
+    return bytes(_spans(array)[1].to_pybytes())
+
+
 def _spans(array: pa.Array) -> tuple[pa.Array, pa.Buffer]:
     """Where each value begins among the bytes that follow, from 0, as int64; and only those bytes."""
     if len(array) == 0:
