@@ -226,3 +226,30 @@ def test_the_site_has_every_page():
     there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
 
     assert sorted(named(config["nav"])) == sorted(there)
+
+
+def promises() -> list[Any]:
+    """The rows of tables in which something is said to be proved, of every page."""
+    found = []
+    for page in PAGES:
+        for table in re.findall(r"^\|.*\| proof \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", page.read_text(), re.M):
+            found += [pytest.param(line, id=f"{page.name}-{line[2:60]}") for line in table.splitlines()]
+    return found
+
+
+@pytest.mark.parametrize("line", promises())
+def test_every_promise_has_a_test(line):
+    proofs = [cell for cell in line.strip("|").split("|")][-1]
+    named = re.findall(r"`([^`]+)`", proofs)
+
+    assert named
+    for proof in named:
+        path, _, name = proof.partition("::")
+        assert re.search(rf"^ *def {name}\(", (ROOT / path).read_text(), re.M), proof
+
+
+def test_promises_are_found():
+    assert {page for page in ("guarantees.md", "SECURITY.md") for row in promises() if row.id.startswith(page)} == {
+        "guarantees.md",
+        "SECURITY.md",
+    }

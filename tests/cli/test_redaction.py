@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -70,7 +72,9 @@ def test_a_plugin_that_tells_its_secrets(everything, chatty, tmp_path, fails, se
     assert fails == "open" or "connecting to https://me:**********@example.com/x" in text or seeded != "literal"
 
 
-@pytest.mark.parametrize("command", ["test-connection", "tables", "migrate", "validate-config", "plugin install"])
+@pytest.mark.parametrize(
+    "command", ["test-connection", "tables", "migrate", "plan", "validate-config", "plugin install"]
+)
 def test_every_command_keeps_them(everything, chatty, command):
     spec = f"{{password: {SECRET}, url: '${{URL}}', fails: client, wrong_key: {SECRET}, prints: '{SECRET}'}}"
     for source in (spec, spec.replace(f", wrong_key: {SECRET}, prints: '{SECRET}'", "")):
@@ -177,3 +181,99 @@ def test_the_result_and_the_log_of_a_sync_in_process(chatty, tmp_path, monkeypat
 
     shown = json.dumps(result.to_json()) + "".join(map(repr, (vars(record) for record in caplog.records))) + caplog.text
     assert_hidden(shown, SECRET[:-1])
+
+
+LEAKY = '''
+import pyarrow as pa
+
+from catchment.sdk import Context, Secret, Source, Spec
+
+
+class LeakySpec(Spec):
+    token: Secret
+
+
+source = Source("leaky", spec=LeakySpec, client=lambda spec: spec)
+NOTE = pa.field("note", pa.utf8(), nullable=False)
+
+
+@source.table(pa.schema([("id", pa.utf8()), ("echo", pa.utf8()), NOTE]), primary_key=["id"])
+def things(ctx):
+    """Things that an API gives with what it was asked with."""
+    token = ctx.spec.token.reveal()
+    yield [{"id": token, "echo": f"https://me:{token}@example.com/x", "note": None}, {"id": "b", "note": "c"}]
+    ctx.skip_rows(1, f"{token} is no row")
+'''
+
+
+@pytest.fixture
+def leaky(tmp_path, write_config):
+    """Writes a config whose rows hold the secret that they were asked for with."""
+    (tmp_path / "leaky.py").write_text(LEAKY)
+
+    def make(destination, source="registry: python, path: 'leaky:source'"):
+        return write_config(f"""
+kind: source
+spec: {{name: s, {source}, tables: ["*"], destinations: [d], spec: {{token: '${{TOKEN}}'}}}}
+---
+kind: destination
+spec: {{name: d, registry: python, path: duckdb, spec: {{connection_string: {tmp_path}/x.duckdb}}, {destination}}}
+""")
+
+    found = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return make, {"PYTHONPATH": os.pathsep.join(filter(None, found)), "TOKEN": SECRET}
+
+
+@pytest.mark.parametrize("publish", ["atomic", "stream"])
+@pytest.mark.parametrize("most", [0, 5])
+def test_a_refused_row_that_holds_a_secret(everything, leaky, publish, most):
+    make, environment = leaky
+
+    out = everything("sync", make(f"max_rejects: {most}, publish: {publish}"), **environment)
+
+    assert_hidden(out, SECRET)
+    assert ("put aside in `_catchment_rejects`" in out) == bool(most)
+    assert "the row with key" in out or most
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "things: {values: {id: [a, '${TOKEN}', c]}}",
+        "things: {values: {_cq_sync_time: ['${TOKEN}']}}",
+        "things: {fresh: {column: '${TOKEN}', within: 1h}}",
+        "things: {unique: ['${TOKEN}']}",
+        "'${TOKEN}*': {not_null: [id]}",
+    ],
+)
+def test_rules_that_hold_a_secret(everything, leaky, rules):
+    make, environment = leaky
+
+    out = everything("sync", make(f"max_rejects: 5, expect: {{{rules}}}"), **environment)
+
+    assert_hidden(out, SECRET)
+    assert "expect" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "raise ValueError(f'no entry with {ctx.spec.token.reveal()}')",
+        "raise SystemExit(f'no entry with {ctx.spec.token.reveal()}')",
+        "print('no entry with', ctx.spec.token.reveal(), file=sys.stderr); os._exit(3)",
+    ],
+)
+def test_a_plugin_of_another_process_that_tells_its_secret(everything, leaky, tmp_path, words):
+    make, environment = leaky
+    text = LEAKY.replace("import pyarrow", "import os, sys\nimport pyarrow").replace(
+        "    token = ", f"    {words}\n    token = "
+    )
+    (tmp_path / "leaky.py").write_text(text)
+    program = tmp_path / "plugin"
+    program.write_text(f"#!{sys.executable}\nfrom catchment.serve import serve\nserve('leaky:source')\n")
+    program.chmod(0o755)
+
+    out = everything("sync", make("max_rejects: 5", f"registry: local, path: {program}"), **environment)
+
+    assert_hidden(out, SECRET)
+    assert "no entry with" in out

@@ -113,9 +113,10 @@ def sync_and_die(folder, document, **mode):
     config = folder / "config.yml"
     shop = source(tables=["shops", "events"], spec={"shops": [2, 3]}, backend_options=STATE)
     config.write_text(yaml.safe_dump_all([shop, document]))
+    found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-m", "catchment", "sync", str(config), "--no-log-file"],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False, timeout=60,
+        cwd=folder, env=os.environ | {"PYTHONPATH": found}, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     return done.returncode
 
