@@ -29,7 +29,7 @@ def _peek_clickhouse(spec: Spec, table: str) -> Peeked:
     import clickhouse_connect
 
     with clickhouse_connect.get_client(dsn=spec["connection_string"], dedicated_pool=True) as client:
-        return list(client.query(f"select id, name from `{table}`").result_rows)
+        return [(row[0], row[1]) for row in client.query(f"select id, name from `{table}`").result_rows]
 
 
 def _peek_duckdb(spec: Spec, table: str) -> Peeked:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -34,8 +36,8 @@ def answers(result, table="people"):
     return {each.rule: (each.ok, each.found) for each in row.expectations}
 
 
-GOOD = [(1, "Ann"), (2, "Bo")]
-BROKEN = {
+GOOD: list[tuple[int, str | None]] = [(1, "Ann"), (2, "Bo")]
+BROKEN: dict[str, tuple[dict[str, Any], list[tuple[int, str | None]], str]] = {
     "rows min 3": ({"rows": {"min": 3}}, GOOD, "2 rows"),
     "rows max 1": ({"rows": {"max": 1}}, GOOD, "2 rows"),
     "rows change 50%": ({"rows": {"change": "50%"}}, [(1, "Ann")], "1 row, 4 before"),
@@ -47,9 +49,7 @@ BROKEN = {
     ),
     "values name": (
         {"values": {"name": ["Ann", "Cy"], "id": [1, 2]}},
-        [
-            *GOOD,
-        ],
+        [(1, "Ann"), (2, "Bo")],
         "1 row with another value",
     ),
 }
@@ -131,7 +131,11 @@ def _moments(spec):
             {"id": 1, "at": NOW - timedelta(days=90), "day": None},
             {"id": 2, "at": NOW - age, "day": (NOW - age).date()},
         ]
-        yield Discovered(Table(name, columns), lambda ctx, rows=rows: rows)
+        yield Discovered(Table(name, columns), partial(_given, rows))
+
+
+def _given(rows, ctx):
+    return rows
 
 
 def test_fresh_asks_for_the_newest_row(store):
