@@ -23,8 +23,9 @@ from tests import services
 from tests.e2e.conftest import at_file, duck, store
 from tests.e2e.documents import destination, source
 from tests.engine.plugins import Recorder
+from tests.test_api import config
 
-__all__ = ["duck", "store"]
+__all__ = ["config", "duck", "store"]
 
 
 everything = Source("everything", spec=Spec, client=lambda spec: spec)
@@ -81,14 +82,15 @@ class TestRead:
         if store.plugin == "sqlite":
             pytest.skip("SQLite has no types of its own")
         catchment.sync([source(), store.document()])
-        odd = {"duckdb": "hugeint '170141183460469231731687303715884105727'",
+        odd = {"clickhouse": "toIPv4('1.2.3.4')", "duckdb": "hugeint '170141183460469231731687303715884105727'",
                "postgresql": "interval '1 day'"}[store.plugin]  # fmt: skip
-        execute(store, f"create table odd as select {odd} as value, true as yes")
+        engine = "engine = MergeTree order by tuple() " if store.plugin == "clickhouse" else ""
+        execute(store, f"create table odd {engine}as select {odd} as value, true as yes")
 
         rows = catchment.read(store.document(), "odd").to_arrow().to_pylist()
 
-        wanted = {"duckdb": "170141183460469231731687303715884105727", "postgresql": "1 day"}[store.plugin]
-        assert rows == [{"value": wanted, "yes": True}]
+        wanted = {"clickhouse": "1.2.3.4", "duckdb": "170141183460469231731687303715884105727", "postgresql": "1 day"}
+        assert rows == [{"value": wanted[store.plugin], "yes": True}]
 
     def test_views_are_read_like_tables(self, store):
         catchment.sync([source(), store.document()])
@@ -207,6 +209,10 @@ def execute(store, statement):
 
     import duckdb
     import psycopg
+
+    if store.plugin == "clickhouse":
+        store.query(statement)
+        return
 
     connect: Any = {"postgresql": psycopg.connect, "duckdb": duckdb.connect, "sqlite": sqlite3.connect}[store.plugin]
     with contextlib.closing(connect(store.connection)) as connection:

@@ -23,6 +23,7 @@ from catchment.destinations.clickhouse.types import DIALECT, MARK, bound, quote
 from catchment.sdk import (
     BatchSize,
     Capabilities,
+    Column,
     DeleteRecord,
     Destination,
     Measure,
@@ -172,9 +173,18 @@ class ClickHouse(Destination[ClickHouseSpec]):
         stored = catalogue.look(self._connection, name)
         if stored is None:
             return None
-        return stored.table.with_columns(
-            [replace(c, type=pa.utf8() if types.is_foreign(c.type) else c.type) for c in stored.table.columns]
-        )
+        columns = [replace(c, type=pa.utf8() if types.is_foreign(c.type) else c.type) for c in stored.table.columns]
+        return stored.table.with_columns(self._told_apart(name, columns))
+
+    def _told_apart(self, name: str, columns: Sequence[Column]) -> list[Column]:
+        """Columns with those as binary whose texts are none: a `String` holds any bytes, and only its values tell."""
+        texts = [column for column in columns if types.bytes_for_texts(column.type) != column.type]
+        if not texts:
+            return list(columns)
+        broken = ", ".join(f"countIf(not isValidUTF8(toString({quote(column.name)})))" for column in texts)
+        [counts] = self._connection.rows(f"select {broken} from {quote(name)}")
+        odd = {column.name for column, count in zip(texts, counts, strict=True) if count}
+        return [replace(c, type=types.bytes_for_texts(c.type)) if c.name in odd else c for c in columns]
 
     def stored_names(self) -> Sequence[str]:
         """Tables and views of the database."""

@@ -177,6 +177,11 @@ def unquoted(expression: str) -> str:
     return unescaped(expression[1:-1].replace("``", "`")) if expression.startswith("`") else expression
 
 
+def bytes_for_texts(kind: pa.DataType) -> pa.DataType:
+    """The type with every text in it as binary."""
+    return map_type(kind, lambda leaf: pa.binary() if pa.types.is_string(leaf) else leaf)
+
+
 def is_foreign(kind: pa.DataType) -> bool:
     """Whether a type of the catalogue is one that Arrow does not have, or holds such."""
     if pa.types.is_map(kind):
