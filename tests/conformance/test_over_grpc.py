@@ -37,10 +37,15 @@ class Known(RemoteDestination):
     def capabilities(self, value): ...
 
 
+def _marks(name):
+    """Those of the suite in process; where each question takes long, the second run is for `make test` only."""
+    found = MARKS.get(name, [])
+    marks = list(found) if isinstance(found, (list, tuple)) else [found]
+    return [*marks, pytest.mark.thorough] if name in ("clickhouse", "mysql-mariadb", "mysql-8") else marks
+
+
 class TestDestinations(DestinationSuite):
-    @pytest.fixture(
-        name="case", params=[pytest.param(c, id=c.name, marks=MARKS.get(c.name, [])) for c in destinations.CASES]
-    )
+    @pytest.fixture(name="case", params=[pytest.param(c, id=c.name, marks=_marks(c.name)) for c in destinations.CASES])
     def _case(self, request):
         return request.param
 

@@ -77,7 +77,7 @@ def at_clickhouse(url: str) -> Store:
     return Store("clickhouse", url, query)
 
 
-@pytest.fixture(params=["clickhouse", "duckdb", "postgresql", "sqlite"])
+@pytest.fixture(params=[pytest.param("clickhouse", marks=pytest.mark.thorough), "duckdb", "postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest) -> Store:
     """A new, empty database of each kind."""
     if request.param == "postgresql":
