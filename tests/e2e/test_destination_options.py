@@ -475,9 +475,3 @@ def test_publish_atomic_is_refused_for_modes_that_add_to_what_is_there(duck, mod
 
     with pytest.raises(SpecError, match=wrong):
         plan(source(), duck.document(publish="atomic", write_mode=mode))
-
-
-@pytest.mark.parametrize(("key", "value"), [("max_stale_ratio", 0.5), ("expect", {"*": {"rows": {"min": 1}}})])
-def test_what_is_not_there_yet_is_refused(duck, key, value):
-    with pytest.raises(SpecError, match=f"`{key}` is not supported yet; leave it out"):
-        plan(source(), duck.document(**{key: value}))

@@ -242,11 +242,14 @@ def test_an_interrupt_breaks_a_download_off(server, config, tmp_path):
         [sys.executable, "-m", "catchment", "sync", str(config())], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert server.sent.wait(30)
-
-    process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    _, errors = process.communicate(timeout=30)
+    try:
+        assert server.sent.wait(30)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert process.returncode == 130
     assert time.monotonic() - begun < 5

@@ -89,7 +89,11 @@ def _value(kind: pa.DataType, chance: random.Random) -> Any:
     if pa.types.is_struct(kind):
         return {field.name: _value(field.type, chance) for field in kind}
     if pa.types.is_map(kind):
-        return [(_value(kind.key_type, chance), _value(kind.item_type, chance)) for _ in range(2)]
+        # Keys of one map differ: a small integer is drawn twice now and then.
+        first, second = _value(kind.key_type, chance), _value(kind.key_type, chance)
+        while second == first:
+            second = _value(kind.key_type, chance)
+        return [(first, _value(kind.item_type, chance)), (second, _value(kind.item_type, chance))]
     if pa.types.is_list(kind):
         return [_value(kind.value_type, chance), None, _value(kind.value_type, chance)]
     if is_interval(kind):

@@ -33,7 +33,7 @@ from catchment.sdk import (
     Unsupported,
     json,
 )
-from catchment.sdk.storage import restore
+from catchment.sdk.storage import is_interval, restore
 
 _OF_COLUMNS: frozenset[ChangeKind] = frozenset(
     {"add_column", "add_column_not_null", "remove_column", "remove_column_not_null", "change_type"}
@@ -331,10 +331,11 @@ class File(Destination[FileSpec]):
             names = list(table.column_names)
             plain = {field.name for field in schema if not pa.types.is_string(field.type)}
             documents = {column.name for column in table.columns if column.type.equals(json())}
+            intervals = {column.name for column in table.columns if is_interval(column.type)}
             rows = (
                 formats.read_csv(file, names, self.spec)
                 if self.spec.format == "csv"
-                else formats.read_json(file, plain, documents)
+                else formats.read_json(file, plain, documents, intervals)
             )
             waiting: list[Any] = []
             for row in rows:

@@ -135,10 +135,14 @@ def _text_lines(file: IO[bytes]) -> Iterator[str]:
         yield line.decode()
 
 
-def read_json(file: IO[bytes], plain: Set[str], documents: Set[str]) -> Iterator[dict[str, Any]]:
+def read_json(file: IO[bytes], plain: Set[str], documents: Set[str], intervals: Set[str]) -> Iterator[dict[str, Any]]:
     """The rows of a JSON lines file by column name; what is in no `plain` column is text, JSON text in `documents`."""
     for line in file:
         row = json.loads(line)
+        for name in intervals & row.keys():
+            # A number of months alone is an object in JSON, and a number elsewhere.
+            if isinstance(row[name], dict) and row[name].keys() == {"months"}:
+                row[name] = str(row[name]["months"])
         yield {name: value if name in plain else _text(value, quoted=name in documents) for name, value in row.items()}
 
 
