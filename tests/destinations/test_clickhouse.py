@@ -404,6 +404,9 @@ def test_another_host_is_taken_where_one_does_not_answer(open_destination, click
     destination = open_destination(ClickHouse, connection_string=clickhouse_url.replace("@", "@127.0.0.1:1,"))
     destination.insert(people(), rows(people(), (1, "a")))
 
+    with asking(clickhouse_url) as ask:
+        assert ask("select id, name from people") == [(1, "a")]
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
