@@ -162,13 +162,20 @@ def test_a_load_that_is_killed_loses_and_doubles_nothing(open_destination, mysql
 
     killer = threading.Thread(target=kill)
     killer.start()
+    told = False
     try:
         destination.write(*(Insert(table, many(table, first=part * MANY)) for part in range(4)))
+    except PluginError as error:
+        # The load may have come to its commit before it was killed.
+        assert "lost during a commit, and nobody knows" in str(error)  # noqa: PT017 - it need not be raised
+        told = True
     finally:
         done.set()
         killer.join()
     assert killed, "no load was caught"
-    assert ask_mysql("select count(*), count(distinct id) from people") == [(4 * MANY, 4 * MANY)]
+    ((count, distinct),) = ask_mysql("select count(*), count(distinct id) from people")
+    assert count == distinct
+    assert told or count == 4 * MANY
 
 
 @pytest.fixture(params=["mariadb", "mysql8"])

@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from catchment.destinations.sqlite import SQLite
+from catchment.destinations.sqlite.staging import Staging
 from catchment.errors import PluginError, PluginLost
 from catchment.testing import data
 from tests.destinations.conftest import NOW, WIDE, Staged, people, rows
@@ -162,6 +165,20 @@ def test_two_destinations_on_one_file_both_write_one_table(open_destination, pat
         one.publish()
     assert query(path, "select id from people order by id") == [(0,), (1,)]
     assert tables(path) == ["people"]
+
+
+def test_runs_begin_while_others_sweep(open_destination, path):
+    def begin(name: str) -> None:
+        connection = open_destination(SQLite, connection_string=path).plugin.destination._opened
+        for number in range(60):
+            run = Staging(connection, Path(path))
+            run.begin(f"{name}{number}")
+            assert Path(f"{path}-catchment-{name}{number}").exists()
+            run.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        for begun in [pool.submit(begin, name) for name in ("one", "two")]:
+            begun.result()
 
 
 def test_a_database_in_memory_takes_staged_tables(open_destination):

@@ -95,13 +95,17 @@ class Staging:
         """The file, made and held. One who sweeps may hold it first, and take it away."""
         for _ in range(_TRIES):
             lock = Connection(str(file))
+            failed: PluginError | None = None
             try:
                 lock.run("begin exclusive")
-                if file.exists():
+            except PluginError as error:
+                # SQLite calls it an error of the disk where the file goes in that very moment.
+                failed = error
+            if file.exists():
+                if failed is None:
                     return lock
-            except PluginError:
                 lock.close()
-                raise
+                raise failed
             lock.close()
         raise PluginError(f"rows cannot be staged: {str(file)!r} is taken away as soon as it is made")
 
