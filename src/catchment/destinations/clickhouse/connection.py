@@ -48,6 +48,8 @@ _ARROW = {"input_format_null_as_default": 0, "input_format_arrow_allow_missing_c
 _SYNC = {"alter_sync": 2, "mutations_sync": 2, "lightweight_deletes_sync": 2}
 """Changes are made when the statement returns."""
 _WAIT_S = 120.0
+_SENT_BYTES = 1 << 20
+"""Bytes that are handed to the network at once: it copies them."""
 
 
 class Unknown(PluginError):
@@ -197,7 +199,7 @@ class Connection:
         self._pool = get_pool_manager(ssl_context=context)
         return options | {"pool_mgr": self._pool}
 
-    def _encoded(self, batches: Sequence[pa.RecordBatch]) -> Iterator[bytes]:
+    def _encoded(self, batches: Sequence[pa.RecordBatch]) -> Iterator[bytes | memoryview]:
         """Rows as pieces of an Arrow stream."""
         compression = "lz4" if self._address.is_compressed else None
         sink = _Pieces()
@@ -206,8 +208,8 @@ class Connection:
         ) as writer:
             for batch in batches:
                 writer.write_batch(batch)
-                yield sink.taken()
-        yield sink.taken()
+                yield from sink.taken()
+        yield from sink.taken()
 
     def _wait_for(self, number: str) -> None:
         """Return when the server no longer runs a statement that was cut off."""
@@ -236,24 +238,28 @@ class Connection:
 
 
 class _Pieces(io.RawIOBase):
-    """Collects what is written, to be taken away."""
+    """Collects what is written, to be taken away; what comes of a column is its own memory, not a copy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: list[bytes] = []
+        self._pieces: list[memoryview] = []
 
     def writable(self) -> bool:
         return True
 
     def write(self, piece: Any) -> int:
-        self._pieces.append(bytes(piece))
+        self._pieces.append(memoryview(piece))
         return len(self._pieces[-1])
 
-    def taken(self) -> bytes:
-        """What was written since the last time."""
-        whole = b"".join(self._pieces)
-        self._pieces.clear()
-        return whole
+    def taken(self) -> Iterator[bytes | memoryview]:
+        """What was written since the last time, in parts that are sent at once."""
+        pieces, self._pieces = self._pieces, []
+        if sum(map(len, pieces)) <= _SENT_BYTES:
+            yield b"".join(pieces)
+            return
+        for piece in pieces:
+            for start in range(0, len(piece), _SENT_BYTES):
+                yield piece[start : start + _SENT_BYTES]
 
 
 def explained(error: Exception) -> PluginError:

@@ -295,8 +295,9 @@ class ClickHouse(Destination[ClickHouseSpec]):
                 what = "key column" if want.primary_key else "column"
                 raise RowsRefused(f"{what} `{column.name}` is null in a row, and must not be", column=column.name)
             arrays.append(self._wired_column(column.name, array))
-        batches: list[pa.RecordBatch] = pa.Table.from_arrays(arrays, names=list(table.column_names)).to_batches()
-        return batches
+        # The server would join pieces into its block at a higher price.
+        whole = pa.Table.from_arrays(arrays, names=list(table.column_names)).combine_chunks()
+        return list(whole.to_batches())
 
     def _wired_column(self, name: str, array: pa.ChunkedArray) -> pa.ChunkedArray:
         try:

@@ -80,6 +80,8 @@ class DuckDB(Destination[DuckDBSpec]):
         """Staged tables whose rows have to stay in their order, as the last of equal keys is published."""
         self._forced: set[str] = set()
         """Staged tables that may replace a live one which their rows do not fit."""
+        self._unmade: dict[str, str] = {}
+        """Statements that make staged tables, until their first rows come."""
 
     def open(self) -> None:
         """Open the file, and make it if it is missing."""
@@ -144,12 +146,12 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def write(self, table: Table, rows: pa.Table) -> None:
         """Insert the rows in one transaction; with keys, the rows of equal keys go first."""
-        with self._transaction():
+        with self._writing([table.name]):
             self._write(table, rows)
 
     def probe(self, table: Table, rows: pa.Table) -> None:
         """Write in a transaction that is rolled back."""
-        with contextlib.suppress(_TakenBack), self._transaction():
+        with contextlib.suppress(_TakenBack), self._writing([table.name]):
             self._write(table, rows)
             raise _TakenBack
 
@@ -169,7 +171,7 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
         """Insert rows while they come, in one statement: row groups are filled, and the reader is never waited for."""
-        with self._transaction():
+        with self._writing([table.name]):
             self._insert(table, batches)
 
     def _insert(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
@@ -232,12 +234,13 @@ class DuckDB(Destination[DuckDBSpec]):
     def measure(
         self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
     ) -> Sequence[int]:
-        """A query each."""
+        """A query each. A staged table that had no rows is made for it."""
 
         def ask(statement: str, values: Sequence[Any]) -> Any:
             return self._run(statement, values).fetchone()[0]
 
-        return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
+        with self._writing([table.name, *(measure.other for measure in measures)]):
+            return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
 
     def stored_table(self, name: str) -> Table | None:
         """With the types that DuckDB's Arrow reader gives; those that are DuckDB's own are read as text."""
@@ -252,7 +255,7 @@ class DuckDB(Destination[DuckDBSpec]):
         return [name for name in catalogue.names(self._run) if not name.startswith(STAGING_PREFIX)]
 
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
-        """Make the staged table beside the live one, with the columns that the live one will have."""
+        """Look at the live table, and note the staged one with the columns that the live one will have."""
         check(table)
         self._check_spelling(table.name)
         _, found, _ = self._migrator.plan(table, force=force)
@@ -270,18 +273,19 @@ class DuckDB(Destination[DuckDBSpec]):
             self._ordered.add(staged.name)
         if force:
             self._forced.add(staged.name)
-        with self._transaction():
-            self._run(f"create table {DIALECT.table(staged.name)} ({definitions})")
+        # The first rows make it, which spares a wait for the disk.
+        self._unmade[staged.name] = f"create table {DIALECT.table(staged.name)} ({definitions})"
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Complete every staged table, give it its key, and rename it to the live one, in one transaction."""
-        with self._transaction():
+        with self._writing([swap.staged.name for swap in swaps]):
             return Publisher(self._run, self._migrator, self._ties, self._forced).publish(swaps)
 
     def discard(self, staged: Sequence[Table]) -> None:
         """Drop staged tables."""
         with self._transaction():
             for table in staged:
+                self._unmade.pop(table.name, None)
                 self._run(sql.drop_table(DIALECT, table.name))
 
     @property
@@ -337,6 +341,17 @@ class DuckDB(Destination[DuckDBSpec]):
                 self._run("rollback")
             raise
         self._run("commit")
+
+    @contextlib.contextmanager
+    def _writing(self, names: Sequence[str]) -> Iterator[None]:
+        """A transaction in which those of the tables that are staged and not made yet are made first."""
+        unmade = [name for name in names if name in self._unmade]
+        with self._transaction():
+            for name in unmade:
+                self._run(self._unmade[name])
+            yield
+        for name in unmade:
+            del self._unmade[name]
 
     @contextlib.contextmanager
     def _registered(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
