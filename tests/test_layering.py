@@ -17,19 +17,32 @@ MAY_IMPORT = {
     "schema": {"errors"},
     "messages": {"schema", "errors"},
     "channel": set(),
+    "log_context": set(),
     "coalesce": {"channel", "messages", "schema", "errors"},
     "plugin": {"channel", "messages", "schema", "errors"},
-    "redact": set(),
+    "redact": {"log_context"},
     "spec": {"redact", "errors"},
-    "sdk": {"serve", "coalesce", "channel", "plugin", "messages", "schema", "spec.fields", "spec.times", "errors"},
+    "sdk": {
+        "serve",
+        "log_context",
+        "coalesce",
+        "channel",
+        "plugin",
+        "messages",
+        "schema",
+        "spec.fields",
+        "spec.times",
+        "errors",
+    },
     "testing": {"sdk", "channel", "plugin", "messages", "schema", "errors"},
     "sources": {"sdk"},
     "destinations": {"sdk"},
     "transformers": {"sdk"},
-    "wire": {"coalesce", "channel", "plugin", "messages", "schema", "redact", "errors"},
+    "wire": {"log_context", "coalesce", "channel", "plugin", "messages", "schema", "redact", "errors"},
     "serve": {"wire", "plugin", "errors", ""},
     "registries": {"errors", ""},
     "engine": {
+        "log_context",
         "registries",
         "coalesce",
         "wire",
@@ -42,9 +55,10 @@ MAY_IMPORT = {
         "errors",
         "",
     },
+    "telemetry": {"engine", "spec", "redact", "errors", ""},
     "docs": {"sdk", "spec", "schema", "engine", "plugin", "cli", "errors"},
-    "cli": {"serve", "engine", "docs", "spec", "schema", "plugin", "messages", "redact", "errors", ""},
-    "api": {"engine", "spec", "plugin", "schema", "redact", "errors"},
+    "cli": {"serve", "telemetry", "engine", "docs", "spec", "schema", "plugin", "messages", "redact", "errors", ""},
+    "api": {"telemetry", "engine", "spec", "plugin", "schema", "redact", "errors"},
     "__main__": {"cli"},
     "": {"api"},
 }
@@ -110,7 +124,7 @@ def test_help_loads_no_heavy_module():
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'pyarrow', 'pydantic', 'numpy', 'duckdb', 'rich', 'yaml', 'tenacity', 'psycopg', 'grpc', 'google'}\n"
-        "heavy.add('httpx')\n"
+        "heavy |= {'httpx', 'opentelemetry', 'prometheus_client'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
 

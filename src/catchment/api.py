@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
 from catchment.engine import registry
 from catchment.engine.acquire import CQ_DIR, acquire, needed
+from catchment.engine.giving_up import ENDING_S
 from catchment.engine.plan import Plan, config_secrets, make_plan
 from catchment.engine.result import FailOn, Result, exit_code
 from catchment.engine.sync import BUFFER_BYTES, Options, Sync
@@ -26,6 +29,7 @@ from catchment.schema.table import Table
 from catchment.schema.types import CloudQueryType, MACType, UUIDType, storage_type, to_storage
 from catchment.spec.load import load, load_documents
 from catchment.spec.model import Config, DestinationConfig, PartlyWrong, PluginConfig, Require
+from catchment.telemetry.exports import exporting
 
 if TYPE_CHECKING:
     import pandas
@@ -70,6 +74,7 @@ def sync(
     shard: tuple[int, int] | None = None,
     columns_not_null: bool = False,
     summary_location: PathLike = "",
+    prometheus_file: PathLike = "",
     buffer_bytes: int = BUFFER_BYTES,
     cq_dir: PathLike = CQ_DIR,
 ) -> Result:
@@ -82,7 +87,7 @@ def sync(
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise SpecError(f"shard {shard!r}: the first number must be from 1 to the second")
     options = Options(
-        invocation_id=invocation_id,
+        invocation_id=invocation_id or str(uuid.uuid4()),
         sources_in_parallel=sources_in_parallel,
         migrate=migrate,
         shard=shard,
@@ -90,21 +95,36 @@ def sync(
         summary_location=os.fspath(summary_location),
         buffer_bytes=buffer_bytes,
     )
-    run = Sync(_plan(config, cq_dir), options)
+    plan = _plan(config, cq_dir)
+    with exporting(plan, options.invocation_id, os.fspath(prometheus_file)) as observers:
+        result = _run(Sync(plan, options, observers))
+    return _checked(result, fail_on)
+
+
+def _run(run: Sync) -> Result:
     # The run has a thread of its own, so that an interrupt reaches this one while it waits.
-    with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
-        running = pool.submit(run.run)
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
         try:
-            # A wait without end might not see an interrupt that comes just before it.
-            while not wait([running], timeout=0.2).done:
-                pass
-            result = running.result()
-        except BaseException:
-            run.interrupt()
-            raise
+            outcome.set_result(run.run())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="sync", daemon=True).start()
+    try:
+        # A wait without end might not see an interrupt that comes just before it.
+        while not wait([outcome], timeout=0.2).done:
+            pass
+        result = outcome.result()
+    except BaseException:
+        run.interrupt()
+        # A plugin that is stuck is left behind.
+        wait([outcome], timeout=ENDING_S)
+        raise
     for note in run.notes:
         log.warning("%s", note)
-    return _checked(result, fail_on)
+    return result
 
 
 def migrate(
@@ -118,9 +138,14 @@ def migrate(
 ) -> Result:
     """Create and change every table as a sync of `config` would, and write no rows; raises as `sync`."""
     options = Options(
-        invocation_id=invocation_id, sources_in_parallel=sources_in_parallel, columns_not_null=columns_not_null
+        invocation_id=invocation_id or str(uuid.uuid4()),
+        sources_in_parallel=sources_in_parallel,
+        columns_not_null=columns_not_null,
     )
-    return _checked(migrate_plan(_plan(config, cq_dir), options), fail_on)
+    plan = _plan(config, cq_dir)
+    with exporting(plan, options.invocation_id) as observers:
+        result = migrate_plan(plan, options, observers)
+    return _checked(result, fail_on)
 
 
 class StoredTable:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from catchment import log_context
+
 HIDDEN = "**********"
 """What stands in place of a secret."""
 SHORTEST = 4
@@ -121,8 +123,9 @@ _OF_LOGGING = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given to a log call as `extra=`."""
-    return {name: value for name, value in vars(record).items() if name not in _OF_LOGGING}
+    """What was given to a log call as `extra=`, and what is known of the work that it was made in."""
+    given = {name: value for name, value in vars(record).items() if name not in _OF_LOGGING}
+    return {**log_context.current(), **given}
 
 
 def passwords_in(text: str) -> Iterator[str]:

@@ -111,7 +111,7 @@ def test_a_line_of_json_names_the_run_the_plugin_the_table_and_the_client(run, c
         assert line["invocation_id"] == ID
     (said,) = [line for line in lines if line["message"] == "level 20 says k7"]
     assert said | {"time": ""} == {
-        "level": "info", "module": "source", "invocation_id": ID, "plugin": "chatty", "table": "things",
+        "level": "info", "module": "source", "invocation_id": ID, "source": "t", "plugin": "chatty", "table": "things",
         "where": "a\nb", "time": "", "message": "level 20 says k7",
     }  # fmt: skip
     (caught,) = [line for line in lines if line["message"] == "caught"]

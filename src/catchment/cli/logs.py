@@ -8,15 +8,21 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from catchment import __version__
-from catchment.cli.output import Settings, say
+from catchment.cli.output import AT_END, Settings, say
 from catchment.redact import RedactingFilter, Redactor, fields_of
 
+if TYPE_CHECKING:
+    from catchment.telemetry.otlp import Exporter
+
 log = logging.getLogger("catchment.cli")
+
+_EXPORTERS: list[Exporter] = []
+"""The one of the command that runs, or none."""
 
 TRACE = 5
 _LEVELS = {
@@ -49,6 +55,9 @@ def start(settings: Settings, redactor: Redactor) -> None:
             say(f"Warning: {text}; nothing is logged", err=True)
     if settings.log_console:
         handlers.append(logging.StreamHandler(sys.stderr))
+    exporter = _exporter(settings, redactor)
+    if exporter is not None and exporter.handler is not None:
+        handlers.append(exporter.handler)
     formatter = (_Json if settings.log_format == "json" else _Text)(settings.invocation_id)
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -58,8 +67,10 @@ def start(settings: Settings, redactor: Redactor) -> None:
     root.handlers = handlers or [logging.NullHandler()]
     root.setLevel(_LEVELS[settings.log_level])
     # What they say of requests has addresses with signatures in them.
-    for name in ("httpx", "httpcore"):
+    for name in ("httpx", "httpcore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # That a collector is away is told once, at the end.
+    logging.getLogger("opentelemetry").propagate = False
     logging.captureWarnings(True)
     # A full disk must not print a traceback for each line that is not logged.
     logging.raiseExceptions = False
@@ -71,6 +82,35 @@ def log_failure(text: str) -> None:
     """Log why the command ends, if there is a log."""
     if logging.getLogger().handlers:
         log.error("exiting with error", extra={"error": text})
+
+
+def _exporter(settings: Settings, redactor: Redactor) -> Exporter | None:
+    """The exporter that the environment asks for; it stays until the command has ended."""
+    from catchment.telemetry import collectors
+
+    if collectors.from_environment(os.environ) is None:
+        return None
+    from catchment.telemetry.exports import from_environment
+
+    def warn(text: str) -> None:
+        say(f"Warning: {text}", err=True)
+
+    def close() -> None:
+        _EXPORTERS.clear()
+        failure = made.close() if made is not None else ""
+        if failure:
+            warn(failure)
+
+    made = from_environment(os.environ, redactor, settings.invocation_id, warn)
+    if made is not None:
+        _EXPORTERS.append(made)
+        AT_END.append(close)
+    return made
+
+
+def exporter() -> Exporter | None:
+    """What the environment had telemetry exported by; None for nothing."""
+    return _EXPORTERS[0] if _EXPORTERS else None
 
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:

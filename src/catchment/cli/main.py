@@ -145,6 +145,14 @@ def _invocation_id(text: str | None) -> str:
     return str(uuid.UUID(text))
 
 
+def _finish() -> None:
+    """Do what commands left for the end."""
+    from catchment.cli.output import AT_END
+
+    while AT_END:
+        AT_END.pop()()
+
+
 def main() -> None:
     """Run the command line and exit: 0, 1 for a user's or plugin's mistake, 2 for table errors, 128 + signal."""
     try:
@@ -157,6 +165,7 @@ def main() -> None:
 
         code = tell(error, sys.argv[1:])
     code = code if isinstance(code, int) else 0
+    _finish()
     if threading.active_count() > 1:
         # A source is stuck after an interrupt, and Python would wait for its threads. What can be durable is.
         logging.shutdown()

@@ -24,6 +24,7 @@ from catchment.cli.output import (
 @not_null_option
 def command(config: tuple[str, ...], output: str, sources_in_parallel: int | None, cq_columns_not_null: bool) -> int:
     """Create and change every table that a sync of CONFIG would write; no rows."""
+    from catchment.cli.exports import observers
     from catchment.cli.report import print_report
     from catchment.cli.sync import announce_all
     from catchment.engine.result import exit_code
@@ -36,7 +37,7 @@ def command(config: tuple[str, ...], output: str, sources_in_parallel: int | Non
         columns_not_null=cq_columns_not_null,
     )
     announce_all("Starting migration for", plan, output)
-    result = migrate(plan, options)
+    result = migrate(plan, options, observers(plan))
     if output == "json":
         print_json(result.to_json())
     elif result.outcome == "complete":

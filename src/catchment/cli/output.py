@@ -22,6 +22,10 @@ REDACTOR = Redactor()
 """Knows the secrets of the config that this process runs; all that is printed and logged goes through it."""
 
 
+AT_END: list[Callable[[], None]] = []
+"""What is done when the command is over and all is said, before the process ends."""
+
+
 class Settings(NamedTuple):
     """What the options of the root command say."""
 

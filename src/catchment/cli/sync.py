@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
               help="Add a line of JSON about each source and destination to this file.")  # fmt: skip
 @click.option("--tables-metrics-location", default="", metavar="FILE",
               help="Keep a table of rows, errors and durations in this file while the sync runs.")  # fmt: skip
+@click.option("--prometheus-file", default="", metavar="FILE",
+              help="Write what the run came to into a `.prom` file for Prometheus' node_exporter.")  # fmt: skip
 @click.option("--no-journal", is_flag=True, help="Do not note this run in the journal, which `catchment runs` reads.")
 @license_option
 @not_null_option
@@ -57,7 +60,7 @@ def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, *
 
     Exit code: 0 all tables complete, 2 some tables had errors, 1 failed, 130 interrupted.
     """
-    from catchment.cli import logs
+    from catchment.cli import exports, logs
     from catchment.cli.metrics import keep_metrics
     from catchment.cli.progress import watch
     from catchment.cli.report import counts, print_report
@@ -73,14 +76,15 @@ def command(config: tuple[str, ...], output: str, fail_on: str, progress: str, *
         summary_location=_place("--summary-location", given["summary_location"]),
     )
     metrics_location = _place("--tables-metrics-location", given["tables_metrics_location"])
+    watching = exports.text_file(_place("--prometheus-file", given["prometheus_file"]))
     plan = load_plan(config, output)
-    sync = Sync(plan, options)
+    sync = Sync(plan, options, [*exports.observers(plan), *watching])
     signals = _interruptible(sync)
     announce_all("Starting sync for", plan, output)
     if progress == "auto" and settings().log_console:
         progress = "none"
     with keep_metrics(sync, metrics_location), watch(sync, _how(progress, output)):
-        result = _run(sync)
+        result = _run(sync, signals)
     code = exit_code(result.outcome, fail_on, signals[0] if signals else 0)  # type: ignore[arg-type]
     if not given["no_journal"]:
         _keep(result, config, code)
@@ -124,12 +128,14 @@ def _how(progress: str, output: str) -> str:
     return "plain" if output == "json" and progress == "auto" else progress
 
 
-def _run(sync: Sync) -> Result:
-    """Run on a thread of its own, so that the main one wakes up now and then.
+def _run(sync: Sync, signals: Sequence[int]) -> Result:
+    """Run on a thread of its own, so that the main one wakes up now and then, and can leave it if it is stuck.
 
     Python runs signal handlers on the main thread alone, and a signal that comes just before it begins to wait is seen
     when the wait ends.
     """
+    from catchment.engine.giving_up import ENDING_S
+
     outcome: Future[Result] = Future()
 
     def work() -> None:
@@ -141,8 +147,12 @@ def _run(sync: Sync) -> Result:
     # What is loaded by now stays; the collector would look at all of it again and again (7% of a sync's CPU).
     gc.freeze()
     threading.Thread(target=work, name="sync", daemon=True).start()
+    interrupted_at = 0.0
     while not wait([outcome], timeout=0.2).done:
-        pass
+        if signals:
+            interrupted_at = interrupted_at or time.monotonic()
+            if time.monotonic() - interrupted_at > ENDING_S:
+                return sync.give_up(ENDING_S)
     return outcome.result()
 
 

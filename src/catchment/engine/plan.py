@@ -108,10 +108,6 @@ def used_destinations(config: Config) -> list[DestinationConfig]:
 
 def _warnings(config: Config) -> Iterator[Problem]:
     for source in config.sources:
-        if source.otel_endpoint and source.registry in ("python", "grpc"):
-            message = "`otel_endpoint` is accepted, but traces and metrics are not exported yet"
-            yield source.located(Problem(message, path="spec.otel_endpoint"))
-    for source in config.sources:
         if source.registry == "grpc":
             message = f"source `{source.name}` runs elsewhere, so that errors which it only logs cannot be seen"
             hint = "its tables count as complete without them; with `registry: local` its log is read"

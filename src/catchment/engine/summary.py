@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Summary:
             "source_tables": [pipeline.targets[name].live.name for name in readings],
             "sync_id": invocation_id,
             "sync_time": f"{pipeline.stamp.sync_time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
-            "sync_duration_ms": int((datetime.now(UTC) - pipeline.stamp.sync_time).total_seconds() * 1000),
+            "sync_duration_ms": int(run.result.seconds * 1000),
             "sync_group_id": pipeline.stamp.sync_group_id or None,
             "shard_num": shard[0] if shard else None,
             "shard_total": shard[1] if shard else None,

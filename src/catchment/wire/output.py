@@ -12,8 +12,11 @@ import re
 import select
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
+
+from catchment import log_context
 
 LINE_BYTES = 1 << 20
 """Bytes of a line that are kept; of a longer one the beginning is, and its level."""
@@ -64,7 +67,8 @@ class Output:
         self._settled = threading.Condition()
         self._asked = self._answered = 0
         self._ended = False
-        self._thread = threading.Thread(target=self._read, name=f"log-{name}", daemon=True)
+        about = {**log_context.current(), "plugin": name}
+        self._thread = threading.Thread(target=self._read_about, args=(about,), name=f"log-{name}", daemon=True)
         self._thread.start()
 
     def settle(self, timeout_s: float = 2.0) -> None:
@@ -90,6 +94,10 @@ class Output:
                 self._ended = True
                 os.write(self._waker, b"!")
         self._thread.join(timeout_s)
+
+    def _read_about(self, about: Mapping[str, str]) -> None:
+        with log_context.about(about):
+            self._read()
 
     def _read(self) -> None:
         try:
