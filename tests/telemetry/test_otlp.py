@@ -356,6 +356,18 @@ def test_missing_packages_are_named_and_end_only_what_asked_for_them(run, config
     assert "pip install 'catchment[otel]'" in done.stderr
 
 
+def test_a_config_runs_without_the_packages_that_its_source_would_export_by(run, config, tmp_path):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "opentelemetry.py").write_text("raise ImportError('not installed')")
+
+    done = run(config(more='otel_endpoint: "x:1"'), PYTHONPATH=str(hidden))
+
+    assert done.returncode == 0
+    assert "Warning: telemetry is not exported: telemetry to x:1 needs packages that are not installed" in done.stderr
+    assert "pip install 'catchment[otel]'" in done.stderr
+
+
 def test_no_secret_is_in_anything_that_leaves(run, write_config, collector, tmp_path):
     (tmp_path / "leaky.py").write_text(f"""
 import pyarrow as pa

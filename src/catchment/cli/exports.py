@@ -19,11 +19,14 @@ def observers(plan: Plan) -> list[Observer]:
     """What the run of a plan is to tell; what they have left is sent at the end of the command."""
     from catchment.telemetry.exports import Exports
 
-    exports = Exports(plan.config, REDACTOR, settings().invocation_id, logs.exporter())
+    def warn(text: str) -> None:
+        say(f"Warning: {text}", err=True)
+
+    exports = Exports(plan.config, REDACTOR, settings().invocation_id, logs.exporter(), warn)
 
     def close() -> None:
         for failure in exports.close():
-            say(f"Warning: {failure}", err=True)
+            warn(failure)
 
     AT_END.append(close)
     return exports.observers

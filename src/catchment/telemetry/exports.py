@@ -56,15 +56,29 @@ def from_environment(
 class Exports:
     """The exporters of a run, and what the engine is given to tell them; `close` sends the rest."""
 
-    def __init__(self, config: Config, redactor: Redactor, invocation_id: str, general: Exporter | None = None) -> None:
-        """Raises `SpecError` for addresses that are none, and where packages are missing."""
+    def __init__(
+        self,
+        config: Config,
+        redactor: Redactor,
+        invocation_id: str,
+        general: Exporter | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Raises `SpecError` for addresses that are none.
+
+        A config of upstream's runs also without the packages: `warn` then says that nothing is exported.
+        """
         self.observers: list[Observer] = []
         self._own: list[Exporter] = []
         self._logger = logging.getLogger("catchment")
         if general is not None:
             self._observe(general, None)
         for collector, sources in _collectors(config):
-            exporter = _exporter(collector, redactor, invocation_id)
+            try:
+                exporter = _exporter(collector, redactor, invocation_id)
+            except SpecError as error:
+                warn(f"telemetry is not exported: {error}")
+                continue
             self._own.append(exporter)
             self._observe(exporter, [source.name for source in sources])
             if exporter.handler is not None:
@@ -92,10 +106,14 @@ class Exports:
 def exporting(plan: Plan, invocation_id: str, prometheus_file: str = "") -> Iterator[list[Observer]]:
     """What a run inside another program is to tell; what cannot be told is a warning in the log.
 
-    Raises `SpecError` as `from_environment` and `Exports`, and for a file that cannot be written.
+    Raises `SpecError` as `from_environment` and `Exports` do, and for a file that cannot be written.
     """
-    general = from_environment(os.environ, plan.redactor, invocation_id, lambda text: log.warning("%s", text))
-    exports = Exports(plan.config, plan.redactor, invocation_id, general)
+
+    def warn(text: str) -> None:
+        log.warning("%s", text)
+
+    general = from_environment(os.environ, plan.redactor, invocation_id, warn)
+    exports = Exports(plan.config, plan.redactor, invocation_id, general, warn)
     observers, file = exports.observers, None
     if prometheus_file:
         from catchment.telemetry.prometheus import TextFile
