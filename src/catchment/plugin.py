@@ -132,8 +132,10 @@ class Measure:
 class PreviewedChange:
     """One difference between a table as it is and as it is wanted."""
 
-    kind: ChangeKind
+    kind: ChangeKind | Literal["change_layout"]
+    """`change_layout`: rows are to be sorted or parted in another way."""
     column: str
+    """Empty where it is about all of them."""
     text: str
     """What it is, and what becomes of it where that is not plain, for people."""
     safety: Safety
@@ -156,6 +158,8 @@ class TablePreview:
     """Rows that are in the table, of every source, as the catalogue estimates them; None where it does not say."""
     dependents: tuple[str, ...] = ()
     """Views and the like that hang on a table that is, or would have to be, made anew."""
+    when_published: TablePreview | None = None
+    """The same where rows are staged and then published, if that makes a change which a live table does not get."""
 
     def refused(self, error: PluginError) -> TablePreview:
         """The same table, on which `migrate` would raise `error`."""
@@ -192,6 +196,8 @@ class WriteStats:
     """Rows that were refused and left out."""
     error: str = ""
     """Why the table failed; empty while it has not."""
+    ended: float = 0.0
+    """Unix time at which the last call for the table returned; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,8 @@ class SyncRequest:
     """This shard's number, from 1, and how many there are."""
     stop_on_error: bool = False
     """Whether the first failed table ends the sync (`on_error: stop`)."""
+    idle_s: float | None = None
+    """Seconds without a word after which tables that are not read to their end have failed (`timeouts.idle`)."""
 
 
 class SourcePlugin(Protocol):

@@ -15,6 +15,11 @@ def postgresql_folder(tmp_path: Path, postgresql_url: str) -> None:
 
 
 @pytest.fixture
+def debian_postgresql_folder(tmp_path: Path, debian_postgresql_url: str) -> None:
+    use_postgresql(tmp_path, debian_postgresql_url)
+
+
+@pytest.fixture
 def clickhouse_folder(tmp_path: Path, clickhouse_url: str) -> None:
     use_clickhouse(tmp_path, clickhouse_url)
 

@@ -132,6 +132,9 @@ CASES = [
     DestinationCase("mysql-8", _mysql, _peek_mysql, requires=["mysql8_folder"]),
     DestinationCase("postgresql", _postgresql, _peek_postgresql, requires=["postgresql_folder"], keeps_nul=False),
     DestinationCase(
+        "postgresql-debian", _postgresql, _peek_postgresql, requires=["debian_postgresql_folder"], keeps_nul=False
+    ),
+    DestinationCase(
         "sqlite", lambda folder: (SQLite.as_plugin(), {"connection_string": str(folder / "x.sqlite")}), _peek_sqlite
     ),
     DestinationCase(

@@ -14,6 +14,7 @@ MARKS = {
     "mysql-mariadb": [pytest.mark.mysql],
     "mysql-8": [pytest.mark.mysql],
     "postgresql": [pytest.mark.postgresql],
+    "postgresql-debian": [pytest.mark.postgresql],
     "duckdb": [pytest.mark.duckdb],
     "sqlite": [pytest.mark.sqlite],
 }

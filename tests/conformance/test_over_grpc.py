@@ -41,7 +41,8 @@ def _marks(name):
     """Those of the suite in process; where each question takes long, the second run is for `make test` only."""
     found = MARKS.get(name, [])
     marks = list(found) if isinstance(found, (list, tuple)) else [found]
-    return [*marks, pytest.mark.thorough] if name in ("clickhouse", "mysql-mariadb", "mysql-8") else marks
+    is_slow = name in ("clickhouse", "mysql-mariadb", "mysql-8", "postgresql-debian")
+    return [*marks, pytest.mark.thorough] if is_slow else marks
 
 
 class TestDestinations(DestinationSuite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,9 +16,12 @@ import pyarrow as pa
 import pytest
 
 from catchment.channel import Budget
+from catchment.destinations.clickhouse import ClickHouse
 from catchment.destinations.duckdb import DuckDB
+from catchment.destinations.mysql import MySQL
 from catchment.destinations.mysql.place import parse
 from catchment.destinations.postgresql import PostgreSQL
+from catchment.destinations.sqlite import SQLite
 from catchment.messages import Insert, MigrateTable
 from catchment.plugin import Swap
 from catchment.schema.internal import staging_name
@@ -25,6 +29,7 @@ from catchment.schema.types import inet, json, mac, uuid
 from catchment.sdk.writer import DestinationHost, Retries
 from catchment.testing import data
 from catchment.testing.destination import Harness
+from tests.destinations.clickhouse import asking
 
 NOW = data.SYNC_TIME
 
@@ -66,23 +71,41 @@ class Database:
 
 @pytest.fixture(params=["duckdb", "postgresql"])
 def database(request, open_destination, tmp_path):
-    """Each of those two, with nothing in it."""
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
+    """Each of those two, with nothing in it; tests name others in their own parameters."""
+    name = request.param
+    path = str(tmp_path / f"x.{name}")
+    kind: Any
+    connect: Callable[[], Any]
+    match name:
+        case "duckdb":
+            kind, place, connect = DuckDB, path, lambda: duckdb.connect(path)
+        case "sqlite":
+            kind, place, connect = SQLite, path, lambda: contextlib.closing(sqlite3.connect(path, isolation_level=None))
+        case "postgresql":
+            place = request.getfixturevalue("postgresql_url")
+            kind, connect = PostgreSQL, lambda: psycopg.connect(place, autocommit=True)
+        case "clickhouse":
+            place = request.getfixturevalue("clickhouse_url")
+            return Database(name, open_destination(ClickHouse, connection_string=place), _asked(place))
+        case _:
+            place = request.getfixturevalue(f"{name}_dsn")
+            kind, connect = MySQL, lambda: connected_to(place)
 
-        def query_server(text):
-            with psycopg.connect(url, autocommit=True) as connection:
-                cursor = connection.execute(text)
-                return cursor.fetchall() if cursor.description else []
+    def query(text):
+        with connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute(text)
+            return list(cursor.fetchall()) if cursor.description else []
 
-        return Database("postgresql", open_destination(PostgreSQL, connection_string=url), query_server)
-    path = str(tmp_path / "x.duckdb")
+    return Database(name, open_destination(kind, connection_string=place), query)
 
-    def query_file(text):
-        with duckdb.connect(path) as connection:
-            return connection.execute(text).fetchall()
 
-    return Database("duckdb", open_destination(DuckDB, connection_string=path), query_file)
+def _asked(url):
+    def query(text):
+        with asking(url) as ask:
+            return ask(text)
+
+    return query
 
 
 def people(name="people", *more, keys=("id",)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -199,6 +200,13 @@ def test_the_spec_says_how_tables_are_made(opened, ask):
     }
 
 
+def test_incremental_tables_can_be_left_out_of_an_entry_for_partitions(opened, ask):
+    destination = opened(partition=[{"partition_by": "toYYYYMM(_cq_sync_time)", "skip_incremental_tables": True}])
+    destination.write(MigrateTable(people("whole")), MigrateTable(replace(people("growing"), is_incremental=True)))
+    query = "select name, partition_key from system.tables where database = currentDatabase() order by name"
+    assert ask(query) == [("growing", ""), ("whole", "toYYYYMM(_cq_sync_time)")]
+
+
 def test_rows_are_sorted_by_the_key_and_else_by_what_is_not_null(destination, ask):
     table = people("keyed", Column(CQ_ID, schema_types.uuid(), not_null=True), Column("b", pa.int8(), not_null=True))
     destination.write(MigrateTable(table), MigrateTable(table.without_keys().renamed("keyless")))
@@ -219,9 +227,14 @@ def test_another_order_is_refused_and_forced_by_copying_the_rows(opened, ask):
     with pytest.raises(PluginError, match=r"sorted by `name`, and are by ``; partitions are to be `id`, and are ``"):
         changed.write(MigrateTable(table))
     (found,) = changed.plugin.preview([table], force=False)
-    assert found.action == "refused"
+    assert (found.action, [change.safety for change in found.changes]) == ("refused", ["forced"] * 2)
+    assert found.hint.startswith("run once with `migrate_mode: forced`, which copies the rows; or with")
+    assert found.when_published.action == "alter"
     (found,) = changed.plugin.preview([table], force=True)
-    assert found.action == "alter"
+    assert (found.action, found.when_published) == ("alter", None)
+    assert [change.text for change in found.changes] == [
+        "rows are to be sorted by `name`, and are by ``", "partitions are to be `id`, and are ``",
+    ]  # fmt: skip
     changed.write(MigrateTable(table, force=True))
     changed.expect(table, rows(table, (2, "a"), (1, "b")))
     query = (
@@ -235,8 +248,13 @@ def test_another_order_comes_with_the_next_publish(opened, ask):
     table = people()
     opened().publish(table, rows(table, (2, "a"), (1, "b")))
     changed = opened(order=[{"order_by": ["name", "id"]}], ttl=[{"ttl": "interval 9 year"}])
+    (found,) = changed.plugin.preview([table], force=False)
+    assert (found.when_published.action, [change.safety for change in found.when_published.changes]) == (
+        "alter", ["safe"],
+    )  # fmt: skip
     for _ in range(2):
         changed.publish(table, rows(table, (1, "a"), (1, "b")))
+    assert changed.plugin.preview([table], force=False)[0].action == "none"
     assert ask("select id, name from people") == [(1, "b")]
     assert ask(
         "select sorting_key, position(create_table_query, 'toIntervalYear(9)') > 0 from system.tables "

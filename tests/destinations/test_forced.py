@@ -17,6 +17,9 @@ from catchment.sdk import Column
 from catchment.testing import data
 from tests.destinations.conftest import NOW, Database, Staged, people, rows
 
+KEPT_AS_BY_CLOUDQUERY = [(pa.utf8(), pa.decimal128(10, 2)), (pa.timestamp("us"), pa.date32())]
+"""A type in which CloudQuery's plugin keeps values of the other one, so that `safe` leaves the column as it is."""
+
 
 class Forced(Database):
     """Whose tables are changed."""
@@ -26,8 +29,14 @@ class Forced(Database):
         others = (("other", NOW, number, "theirs", value) for number, value in enumerate(values))
         self.destination.insert(before, data.batch(before, *others))
         plugin: Any = self.destination.plugin
-        with pytest.raises(MigrationRefused, match="migrate_mode: forced"):
+        kinds = tuple(table.column("v").type if "v" in table else None for table in (before, after))
+        if self.name == "duckdb" and kinds in KEPT_AS_BY_CLOUDQUERY:
+            shape = self.query("select type from pragma_table_info('t')")
             plugin.destination.migrate(after, force=False)
+            assert self.query("select type from pragma_table_info('t')") == shape
+        else:
+            with pytest.raises(MigrationRefused, match="migrate_mode: forced"):
+                plugin.destination.migrate(after, force=False)
         row = rows(after, (77, "mine", new))
         if staged:
             Staged(self.destination).add(after, row, force=True).publish()

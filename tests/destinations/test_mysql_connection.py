@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import pyarrow as pa
 import pytest
 
 from catchment.destinations.mysql import MySQL
+from catchment.destinations.mysql.connection import run
 from catchment.destinations.mysql.place import parse
 from catchment.errors import PluginError, SpecError
 from catchment.messages import MigrateTable
 from catchment.sdk import Column
+from tests import services
+from tests.conftest import needed
 from tests.destinations.conftest import connected_to, people, rows
 
 
@@ -97,8 +103,29 @@ def test_a_user_with_a_password_and_rights_on_one_database_is_enough(open_destin
     assert ask_mysql("select id, name, u, more from people order by id") == [
         (1, "a", 1, None),
         (2, "b", 6, None),
-        (3, "d", 9, "x"),
+        (3, "d", 9, None),
     ]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
+def test_a_connection_is_encrypted_and_its_certificate_checked_as_the_string_says(open_destination, request, tmp_path):
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "cert",
+               "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    with (
+        needed(request, "mariadb"),
+        services.mariadb(f"--ssl-cert={tmp_path}/cert", f"--ssl-key={tmp_path}/key") as server,
+    ):
+        server.run("create database d")
+        string = server.dsn("d").replace("127.0.0.1", "localhost")
+        for option, is_encrypted in (("preferred", True), ("skip-verify", True), ("false", False)):
+            destination = open_destination(MySQL, connection_string=f"{string}?tls={option}")
+            destination.insert(people(), rows(people(), (1, "a")))
+            with destination.plugin.destination._connections.lent() as connection:
+                [(_, cipher)] = run(connection, "show session status like 'Ssl_cipher'")
+                assert bool(cipher) is is_encrypted
+        with pytest.raises(PluginError, match="certificate verify failed"):
+            open_destination(MySQL, connection_string=f"{string}?tls=true")
 
 
 def test_a_server_that_takes_no_local_files_is_told_with_what_to_do(destination, ask_mysql):

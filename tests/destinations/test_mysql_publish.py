@@ -9,7 +9,7 @@ import pytest
 
 from catchment.destinations.mysql import MySQL
 from catchment.errors import PluginError
-from catchment.messages import MigrateTable
+from catchment.messages import Insert, MigrateTable
 from catchment.sdk import Column
 from catchment.testing import data
 from tests.destinations.conftest import Staged, connected_to, people, rows
@@ -148,17 +148,31 @@ def test_when_one_of_several_cannot_be_merged_none_is(destination, ask_mysql):
     assert ask_mysql("select id, parent from children") == [(10, 1)]
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["renamed", "merged"])
+@pytest.mark.parametrize("tied", ["", "create trigger mine before insert on people for each row set @x = 1",
+                                  "create table pets (owner bigint, foreign key (owner) references people (id))"],
+                         ids=["renamed", "merged", "referenced"])  # fmt: skip
 def test_a_column_that_is_new_and_one_that_is_gone(destination, ask_mysql, tied):
     before, after = people("people", ("gone", pa.utf8())), people("people", ("new", pa.int32()))
     destination.publish(before, rows(before, (1, "a", "g")))
     destination.insert(before, data.batch(before, ("other", data.SYNC_TIME, 9, "theirs", "kept")))
     if tied:
-        ask_mysql("create trigger mine before insert on people for each row set @x = 1")
+        ask_mysql(tied)
     destination.publish(after, rows(after, (1, "b", 5), (2, "c", 6)))
-    found = ask_mysql("select id, name, new from people order by id")
-    assert found == [(1, "b", 5), (2, "c", 6), (9, "theirs", None)]
-    assert ask_mysql("select gone from people where id = 9") == [("kept",)]
+    found = ask_mysql("select id, name, gone, new from people order by id")
+    assert found == [(1, "b", None, 5), (2, "c", None, 6), (9, "theirs", "kept", None)]
+
+
+def test_a_row_that_comes_again_gets_the_defaults_of_columns_that_are_not_the_source_s(destination, ask_mysql):
+    table = people()
+    destination.write(MigrateTable(table))
+    ask_mysql("alter table people add mood varchar(9) default 'good', add half bigint as (id * 2), "
+              "add number bigint not null auto_increment unique")  # fmt: skip
+    # As with `--no-migrate`: a migration does not put up with columns that must not be null.
+    destination.write(Insert(table, rows(table, (1, "a"), (2, "b"))))
+    ask_mysql("update people set mood = 'bad'")
+    destination.write(Insert(table, rows(table, (1, "c"), (2, "b"))))
+    found = ask_mysql("select id, name, mood, half, number from people order by id")
+    assert found == [(1, "c", "good", 2, 1), (2, "b", "good", 4, 2)]
 
 
 def test_a_column_that_came_to_the_live_table_after_staging_is_kept(destination, ask_mysql):

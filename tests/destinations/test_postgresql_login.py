@@ -35,6 +35,9 @@ class Encrypted:
 
     url: str
     folder: Path
+    place: Path
+    """Where the server may read its certificates."""
+    settings: str
 
     def user(self, name, password):
         """Make a role with that password."""
@@ -65,7 +68,7 @@ def encrypted(tmp_path_factory, request):
     place = Path("/tmp") / f"cmtls-{os.getpid()}"
     place.mkdir()
     try:
-        for name in ("server.key", "server.pem"):
+        for name in ("server.key", "server.pem", "ca.pem"):
             shutil.copy(folder / name, place / name)
             if os.geteuid() == 0:
                 os.chown(place / name, 65534, 65534)
@@ -73,7 +76,7 @@ def encrypted(tmp_path_factory, request):
         place.chmod(0o755)
         more = f"-c fsync=off -c ssl=on -c ssl_cert_file={place}/server.pem -c ssl_key_file={place}/server.key"
         with needed(request, "postgresql"), services.postgresql_server(more, login="scram-sha-256", tls=True) as server:
-            yield Encrypted(f"{server.url} dbname=postgres", folder)
+            yield Encrypted(f"{server.url} dbname=postgres", folder, place, more)
     finally:
         shutil.rmtree(place)
 
@@ -105,6 +108,31 @@ def test_a_certificate_of_another_ca_or_name_is_refused_and_told(encrypted, ca, 
     string = f"{encrypted.url} host={host} hostaddr=127.0.0.1 password={services.PASSWORD} sslmode=verify-full"
     with pytest.raises(PluginError, match=f"the database cannot be reached: .*{words}"):
         opened(f"{string} sslrootcert={encrypted.folder}/{ca}.pem")
+
+
+def test_a_certificate_of_the_client_is_its_login(open_destination, encrypted, request):
+    folder = encrypted.folder
+    client = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=postgres", "-keyout", folder / "client.key"]
+    for command in (
+        ["req", *client, "-out", folder / "client-request"],
+        ["x509", "-req", "-in", folder / "client-request", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key",
+         "-CAcreateserial", "-days", "2", "-out", folder / "client.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    (folder / "client.key").chmod(0o600)
+    more = f"{encrypted.settings} -c ssl_ca_file={encrypted.place}/ca.pem"
+    with needed(request, "postgresql"), services.postgresql_server(more, tls=True) as server:
+        server.stop()
+        (server.root / "data" / "pg_hba.conf").write_text("hostssl all all all cert\n")
+        server.start()
+        string = f"{server.url} dbname=postgres host=localhost hostaddr=127.0.0.1 sslmode=verify-full"
+        string += f" sslrootcert={folder}/ca.pem"
+        with pytest.raises(PluginError, match="requires a valid client certificate"):
+            opened(string)
+        owned = f"{string} sslcert={folder}/client.pem sslkey={folder}/client.key"
+        destination = open_destination(PostgreSQL, connection_string=owned)
+        destination.publish(people("tls"), rows(people("tls"), (1, "a")))
+        destination.expect(people("tls"), rows(people("tls"), (1, "a")))
 
 
 def sts(answers):

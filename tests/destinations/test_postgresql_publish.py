@@ -92,6 +92,7 @@ HANGING = {
     "fillfactor": "alter table people set (fillfactor = 50)",
     "replica identity": "alter table people replica identity full",
     "column statistics": "alter table people alter name set statistics 500",
+    "column option": "alter table people alter name set (n_distinct = 5)",
     "collation": 'alter table people alter name type text collate "C"',
     "storage": "alter table people alter name set storage external",
     "unlogged": "alter table people set unlogged",
@@ -168,16 +169,34 @@ def test_tables_that_refer_to_each_other_are_merged_parents_first(destination, a
     assert ask("select id, parent from a_children order by id") == [(20, 3), (30, 2)]
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["renamed", "merged"])
+@pytest.mark.parametrize("tied", ["", "create view v as select id from people",
+                                  "create table pets (owner bigint references people (id))"],
+                         ids=["renamed", "merged", "referenced"])  # fmt: skip
 def test_a_column_that_is_new_and_one_that_is_gone(destination, ask, tied):
     before, after = people("people", ("gone", pa.utf8())), people("people", ("new", pa.int32()))
     destination.publish(before, rows(before, (1, "a", "g")))
     destination.insert(before, data.batch(before, ("other", data.SYNC_TIME, 9, "theirs", "kept")))
     if tied:
-        ask("create view v as select id from people")
+        ask(tied)
     destination.publish(after, rows(after, (1, "b", 5), (2, "c", 6)))
     found = ask("select id, name, gone, new from people order by id")
     assert found == [(1, "b", None, 5), (2, "c", None, 6), (9, "theirs", "kept", None)]
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["streamed", "published"])
+def test_a_row_that_comes_again_gets_the_defaults_of_columns_that_are_not_the_source_s(destination, ask, tied):
+    table = people()
+    destination.insert(table, rows(table, (1, "a"), (2, "b")))
+    ask("create sequence numbers")
+    ask("alter table people add mood text default 'good', add number bigint default nextval('numbers'), "
+        "add half bigint generated always as (id * 2) stored")  # fmt: skip
+    if tied:
+        ask("create table pets (owner bigint references people (id))")
+    numbers = ask("select id, number from people order by id")
+    ask("update people set mood = 'bad'")
+    (destination.publish if tied else destination.insert)(table, rows(table, (1, "c"), (2, "b")))
+    assert ask("select id, name, mood, half from people order by id") == [(1, "c", "good", 2), (2, "b", "good", 4)]
+    assert ask("select id, number from people order by id") == numbers
 
 
 def test_columns_of_types_that_only_postgresql_has_keep_them(destination, ask):

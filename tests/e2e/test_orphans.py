@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.documents import HERE, run, source
+
+pytestmark = pytest.mark.parametrize(
+    "store", ["clickhouse", "duckdb", "mariadb", "postgresql", "sqlite"], indirect=True
+)
 
 REGIONS = {"a": [1, 2], "b": [3, 4, 5]}
 

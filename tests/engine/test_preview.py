@@ -9,7 +9,7 @@ import pytest
 
 from catchment.engine.preview import Preview, preview
 from catchment.engine.sync import Options
-from tests.e2e.conftest import Store, duck, store  # noqa: F401
+from tests.e2e.conftest import Store, at_clickhouse, duck, store  # noqa: F401
 from tests.e2e.documents import HERE, destination, made, messages, plan, run, source, transformer
 
 SECRET = "hunter2-hunter2"
@@ -306,3 +306,22 @@ def execute(store: Store, *statements: str) -> None:  # noqa: F811
     if store.plugin != "duckdb":
         connection.commit()
     connection.close()
+
+
+@pytest.mark.parametrize("mode", ["overwrite-delete-stale", "overwrite"])
+def test_another_order_is_made_by_a_publish_and_refused_to_a_live_table(clickhouse_url, mode):
+    into = at_clickhouse(clickhouse_url)
+    documents = [people(name="utf8"), into.document(write_mode=mode)]
+    sorted_anew = [people(name="utf8"), into.document(write_mode=mode, spec={"order": [{"order_by": ["name", "id"]}]})]
+    run(*documents)
+
+    [row] = look(*sorted_anew).tables
+    result = run(*sorted_anew)
+
+    assert [change.kind for change in row.changes] == ["change_layout"]
+    if mode == "overwrite":
+        assert (row.action, result.outcome) == ("refused", "partial")
+        assert "publish: atomic" in row.hint
+    else:
+        assert (row.action, row.reason, row.hint, result.outcome) == ("alter", "", "", "complete")
+    assert actions(look(*sorted_anew)) == {"people": "refused" if mode == "overwrite" else "none"}

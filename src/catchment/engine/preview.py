@@ -81,6 +81,8 @@ class PreviewedTable:
 
     def answered(self, answer: TablePreview) -> PreviewedTable:
         """The same with what the destination says."""
+        if self.publish == "atomic" and answer.when_published is not None:
+            answer = answer.when_published
         return replace(
             self,
             action=answer.action,

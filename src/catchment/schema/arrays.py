@@ -192,6 +192,9 @@ def _spans(array: pa.Array) -> tuple[pa.Array, pa.Buffer]:
     """Where each value begins among the bytes that follow, from 0, as int64; and only those bytes."""
     if len(array) == 0:
         return pa.array([0], pa.int64()), pa.py_buffer(b"")
+    if pa.types.is_binary_view(array.type) or pa.types.is_string_view(array.type):
+        # Their values lie about in memory.
+        array = array.cast(pa.large_binary() if pa.types.is_binary_view(array.type) else pa.large_utf8())
     if pa.types.is_fixed_size_binary(array.type):
         width = array.type.byte_width
         raw = array.buffers()[1].slice(array.offset * width, len(array) * width)

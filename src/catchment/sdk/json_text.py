@@ -31,6 +31,8 @@ def to_text(array: pa.Array) -> pa.Array:
         return to_text(array.storage)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return arrays.base64_texts(array)
+    if pa.types.is_binary_view(kind):
+        return arrays.base64_texts(array.cast(pa.binary()))
     if pa.types.is_timestamp(kind):
         texts = _moments(array.cast(pa.timestamp(kind.unit)))
         written = pc.binary_join_element_wise(pc.replace_substring(texts, " ", "T"), "Z", "")

@@ -75,7 +75,7 @@ def _is_whole(column: pa.ChunkedArray) -> bool:
 
 def too_many(reject: Reject, most: int, error: RowsRefused) -> PluginError:
     """Why the table ends at a row that may not be put aside."""
-    shown = f"the row with key {reject.key}" if reject.key else f"the row {_cut(reject.row)}"
+    shown = f"the row with key {_cut(reject.key)}" if reject.key else f"the row {_cut(reject.row)}"
     column = f", column `{reject.column}`" if reject.column and f"`{reject.column}`" not in reject.error else ""
     many = f" (more than `max_rejects`, {most}, are refused)" if most else ""
     hint = error.hint or "`max_rejects` of the destination says how many such rows are put aside"

@@ -7,7 +7,7 @@ its database has.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -65,6 +65,11 @@ def no_conversion(before: str, after: str) -> Conversion | None:
     return None
 
 
+def same_type(kind: pa.DataType) -> pa.DataType:
+    """What a dialect has whose types are upstream's."""
+    return kind
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one database writes SQL."""
@@ -90,6 +95,8 @@ class Dialect:
     """How a forced migration turns a column of one type, named as by `type_name`, into another; None: not at all."""
     shown: str = "cast({0} as text)"
     """A column's value as text, for messages."""
+    upstream: Callable[[pa.DataType], pa.DataType] = same_type
+    """The type as which upstream's plugin keeps values, where it is another than ours; see `sdk/adopted.py`."""
 
     def quote(self, name: str) -> str:
         """`name` as a quoted identifier. Raises `PluginError` for a NUL, which no database can hold in one."""
@@ -125,11 +132,13 @@ def migration(
 ) -> Migration:
     """How to get from `have` (as the catalogue describes it; None: missing) to `want`.
 
-    Types are compared as the database stores them, so a type that it cannot tell apart is no change. Raises
-    `MigrationRefused` for a change that needs `migrate_mode: forced`, or that the destination cannot make at all.
+    Types are compared as the database stores them, so a type that it cannot tell apart is no change, and without
+    `force` one that upstream's plugin has for the same values is none. Raises `MigrationRefused` for a change that
+    needs `migrate_mode: forced`, or that the destination cannot make at all.
     """
     if have is None:
         return Migration("create", want)
+    want = want if force else adopted(dialect, have, want)
     found = plan(
         have,
         normalized(dialect, want),
@@ -226,6 +235,7 @@ def preview(
     """
     if have is None:
         return TablePreview("create")
+    want = want if force else adopted(dialect, have, want)
     found = changes(have, normalized(dialect, want))
     refusal = None
     action: PreviewAction = "refused"
@@ -272,6 +282,27 @@ def hung_on(name: str, dependents: Sequence[str], columns: Sequence[str] = ()) -
         f"{what}: {', '.join(dependents)}",
         hint="drop them and make them again afterwards, or migrate the table by hand",
     )
+
+
+def adopted(dialect: Dialect, have: Table | None, want: Table) -> Table:
+    """`want` with the types of those columns of `have`, as the catalogue has it, that upstream's plugin made for it."""
+    if have is None or not may_be_adopted(dialect, want):
+        return want
+    columns = []
+    for column in want.columns:
+        theirs = dialect.upstream(column.type)
+        if column.name in have and not theirs.equals(column.type):
+            there = have.column(column.name).type
+            ours = dialect.arrow_type(dialect.type_name(column.type))
+            if not there.equals(ours) and there.equals(dialect.arrow_type(dialect.type_name(theirs))):
+                column = replace(column, type=theirs)
+        columns.append(column)
+    return want.with_columns(columns)
+
+
+def may_be_adopted(dialect: Dialect, table: Table) -> bool:
+    """Whether upstream's plugin has another type than ours for a column, so that what is there has to be looked at."""
+    return any(not dialect.upstream(column.type).equals(column.type) for column in table.columns)
 
 
 def normalized(dialect: Dialect, table: Table) -> Table:

@@ -112,6 +112,25 @@ class Migrations(SuiteBase):
         destination.insert(second, data.batch(second, ("b2", 2, "a2")))
         destination.expect(first, data.batch(first, (1, "a1", "b1"), (2, "a2", "b2")))
 
+    def test_row_that_comes_again_has_nothing_in_a_column_that_is_gone(self, destination: Harness) -> None:
+        """A row that is replaced by key is a new one: what the source no longer has does not stay from an older one."""
+        able = destination.capabilities
+        if "overwrite" not in able.write_modes or "remove_column" not in able.safe_changes:
+            return
+        name = fresh("gone")
+        before = data.sourced(name, ("id", pa.int64()), ("name", pa.utf8()), ("gone", pa.utf8()))
+        after = data.sourced(name, ("id", pa.int64()), ("name", pa.utf8()))
+        old = [("suite", data.SYNC_TIME, n, "old", "here") for n in range(1, 5)]
+        destination.insert(before, data.batch(before, *old))
+        new = ("suite", data.SYNC_TIME, 1, "new")
+        destination.insert(after, data.batch(after, new))
+        destination.expect(before, data.batch(before, (*new, None), *old[1:]))
+        if able.publish == "none":
+            return
+        merged = ("suite", data.SYNC_TIME, 2, "merged")
+        destination.publish(after, data.batch(after, merged), keep="all")
+        destination.expect(before, data.batch(before, (*new, None), (*merged, None), *old[2:]))
+
 
 def _prepared(
     destination: Harness, name: str

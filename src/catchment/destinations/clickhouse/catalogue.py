@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -121,6 +122,27 @@ def names(connection: Connection, prefix: str = "") -> list[str]:
     where = f" and startsWith(name, {text_literal(prefix)})" if prefix else ""
     found = connection.rows(f"select name from system.tables where database = currentDatabase(){where} order by name")
     return [str(name) for (name,) in found]
+
+
+def views(connection: Connection, name: str) -> list[str]:
+    """Views of the database that read the table, by way of others too, as far as their statements tell."""
+    statements = dict(
+        connection.rows(
+            "select name, as_select from system.tables where database = currentDatabase() and as_select <> ''"
+        )
+    )
+    [(database,)] = connection.rows("select currentDatabase()")
+    found: list[str] = []
+    wanted = [name]
+    while wanted:
+        query = text_literal(f"select 1 from {quote(str(database))}.{quote(wanted.pop())}")
+        # As the catalogue writes it.
+        shown = str(connection.rows(f"select formatQuerySingleLine({query})")[0][0]).partition(" FROM ")[2]
+        named = re.compile(rf"(?<![\w`.]){re.escape(shown)}(?![\w`.])")
+        new = [view for view, text in statements.items() if view not in found and named.search(text)]
+        found += new
+        wanted += new
+    return [f"view `{view}`" for view in sorted(found)]
 
 
 class Definitions:

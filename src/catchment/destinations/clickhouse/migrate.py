@@ -18,6 +18,7 @@ from catchment.sdk import (
     ChangeKind,
     MigrationRefused,
     PluginError,
+    PreviewedChange,
     Table,
     TablePreview,
     Transient,
@@ -74,10 +75,7 @@ class Migrator:
         """What has to happen. Raises `MigrationRefused`."""
         plan = self.plan_staged(table, force=force)
         if plan.layout and not force:
-            raise MigrationRefused(
-                f"table `{table.name}` cannot be migrated in `migrate_mode: safe`: {'; '.join(plan.layout)}",
-                hint="run with `migrate_mode: forced` (it copies the table), or publish the table atomically",
-            )
+            raise _needs_force(table.name, plan.layout)
         return plan
 
     def carry_out(self, plan: Plan) -> None:
@@ -97,7 +95,15 @@ class Migrator:
         self.set_ttl(plan.stored, plan.want, name)
 
     def preview(self, table: Table, *, force: bool) -> TablePreview:
-        """What `plan` and `carry_out` would do."""
+        """What `plan` and `carry_out` would do, and which views read a table that would be made anew."""
+        preview = self._preview(table, force=force)
+        if preview.action not in ("recreate", "refused"):
+            return preview
+        views = tuple(catalogue.views(self._connection, table.name))
+        published = preview.when_published
+        return replace(preview, dependents=views, when_published=published and replace(published, dependents=views))
+
+    def _preview(self, table: Table, *, force: bool) -> TablePreview:
         stored = catalogue.look(self._connection, table.name)
         have, want = _comparable(stored, table)
         preview = sql.preview(DIALECT, have, want, self._capabilities, force=force, ask=self._connection.rows)
@@ -105,14 +111,27 @@ class Migrator:
             return preview
         preview = replace(preview, rows=stored.rows)
         try:
-            plan = self.plan(table, force=force)
+            plan = self.plan_staged(table, force=force)
         except MigrationRefused as error:
             return preview.refused(error)
-        return replace(preview, action="alter") if plan.copies else preview
+        if not plan.layout:
+            return replace(preview, action="alter") if plan.copies else preview
+        told = [PreviewedChange("change_layout", "", text, "safe" if force else "forced") for text in plan.layout]
+        altered = replace(preview, action="alter", changes=(*preview.changes, *told))
+        if force:
+            return altered
+        published = [replace(change, safety="safe") for change in told]
+        return replace(
+            altered.refused(_needs_force(table.name, plan.layout)),
+            when_published=replace(altered, changes=(*preview.changes, *published)),
+        )
 
     def warn(self, plan: Plan) -> None:
-        """Tell the log that a table's rows go, and why."""
+        """Tell the log that a table's rows go, why, and which views may break."""
         log.warning("table `%s` is made anew, without the rows that were in it: %s", plan.want.name, plan.reason)
+        views = catalogue.views(self._connection, plan.want.name)
+        if views:
+            log.warning("table `%s` is made anew, check what reads it: %s", plan.want.name, ", ".join(views))
 
     def selected(self, plan: Plan, columns: Sequence[str]) -> str:
         """Columns of the live table as the new one takes them."""
@@ -269,6 +288,15 @@ class Migrator:
                     return
                 failure = error
         raise Transient(str(failure)) from failure
+
+
+def _needs_force(name: str, layout: Sequence[str]) -> MigrationRefused:
+    """The error for a live table whose rows would have to be laid out anew."""
+    return MigrationRefused(
+        f"table `{name}` cannot be migrated in `migrate_mode: safe`: {'; '.join(layout)}",
+        hint="run once with `migrate_mode: forced`, which copies the rows; or with `publish: atomic` and "
+        "`write_mode: overwrite-delete-stale`, whose next publish makes the change",
+    )
 
 
 def busy(name: str) -> PluginError:

@@ -32,9 +32,10 @@ from catchment.sdk import (
     TablePreview,
     sql,
 )
+from catchment.sdk.adopted import read_back, written
 from catchment.sdk.measures import measured
 from catchment.sdk.staging import STAGING_PREFIX, staging_run
-from catchment.sdk.storage import converted, map_array, map_type, numbered, restore
+from catchment.sdk.storage import converted, map_array, map_type, numbered
 
 log = logging.getLogger("catchment.duckdb")
 
@@ -103,6 +104,8 @@ class DuckDB(Destination[DuckDBSpec]):
             options = _options(self.spec.connection_string)
             self._connection = duckdb.connect(path, read_only=only_look and in_file, config=options)
             self._run("set arrow_lossless_conversion = true")
+            # It draws one on standard output where it takes Python for interactive.
+            self._run("set enable_progress_bar = false")
             self._run("set timezone = 'UTC'")
         except duckdb.Error as error:
             raise catalogue.not_opened(path, error) from error
@@ -159,6 +162,7 @@ class DuckDB(Destination[DuckDBSpec]):
         if not table.primary_keys:
             self._insert(table, iter(rows.to_batches()))
             return
+        rows = written(rows, self._adopted(table))
         names, keys = DIALECT.columns(table.column_names), DIALECT.columns(table.primary_keys)
         live = DIALECT.table(table.name)
         self._keep_order(True)
@@ -175,14 +179,16 @@ class DuckDB(Destination[DuckDBSpec]):
             self._insert(table, batches)
 
     def _insert(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
+        adopted = self._adopted(table)
         nothing = pa.RecordBatch.from_arrays(
-            [pa.nulls(0, kind) for kind in table.arrow_schema.types], table.column_names
+            [pa.nulls(0, kind) for kind in adopted.arrow_schema.types], table.column_names
         )
         refused: list[RowsRefused] = []
 
         def stored() -> Iterator[pa.RecordBatch]:
             try:
-                yield from map(_stored, batches)
+                for batch in batches:
+                    yield from map(_stored, written(pa.Table.from_batches([batch]), adopted).to_batches())
             except RowsRefused as error:
                 # DuckDB makes a text of what it meets while it reads.
                 refused.append(error)
@@ -221,13 +227,14 @@ class DuckDB(Destination[DuckDBSpec]):
         have = self._migrator.describe(table.name)
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
-        columns = [catalogue.selected(column, have) for column in table.columns]
+        adopted = sql.adopted(DIALECT, have, table)
+        columns = [catalogue.selected(column, have) for column in adopted.columns]
         cursor = self._connection.cursor()
         rows = cursor.sql(f"select {', '.join(columns)} from {DIALECT.table(table.name)}")
         for batch in rows.to_arrow_reader(100_000):
             arrays = [
-                restore(array, self.capabilities.stored_as(column.type))
-                for array, column in zip(batch.columns, table.columns, strict=True)
+                read_back(array, there.type, column.type, self.capabilities.stored_as(column.type))
+                for array, there, column in zip(batch.columns, adopted.columns, table.columns, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
@@ -292,6 +299,11 @@ class DuckDB(Destination[DuckDBSpec]):
     def _migrator(self) -> Migrator:
         return Migrator(self._run, self._connection, self.capabilities)
 
+    def _adopted(self, table: Table) -> Table:
+        """The table with the types that its columns have where upstream's plugin made them."""
+        looked_at = sql.may_be_adopted(DIALECT, table)
+        return sql.adopted(DIALECT, self._migrator.describe(table.name), table) if looked_at else table
+
     def _begin(self, run: str) -> None:
         """Look at the file when a run begins: drop what runs that were killed left, note what hangs on tables."""
         if run in self._runs:
@@ -340,7 +352,13 @@ class DuckDB(Destination[DuckDBSpec]):
             with contextlib.suppress(PluginError):
                 self._run("rollback")
             raise
-        self._run("commit")
+        try:
+            self._run("commit")
+        except PluginError as error:
+            # It takes no more statements, but the rows are in, and who only reads the file sees them.
+            if _COMMITTED not in str(error):
+                raise
+            log.warning("DuckDB has no room to tidy up its file, which nobody can write to until there is: %s", error)
 
     @contextlib.contextmanager
     def _writing(self, names: Sequence[str]) -> Iterator[None]:
@@ -365,6 +383,9 @@ class DuckDB(Destination[DuckDBSpec]):
             # name over.
             with contextlib.suppress(duckdb.TransactionException):
                 self._connection.unregister("_catchment_rows")
+
+
+_COMMITTED = "COMMIT succeeded and is durable"
 
 
 class _TakenBack(Exception):

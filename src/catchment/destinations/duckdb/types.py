@@ -176,4 +176,21 @@ def arrow_type(name: str) -> pa.DataType:
     return _BACK[name] if name in _BACK else sql.Opaque(re.sub(r'"(\w+)"', r"\1", name))
 
 
-DIALECT = sql.Dialect(type_name=_type_name, arrow_type=arrow_type, inline_unique=False, conversion=conversion)
+def _upstream(kind: pa.DataType) -> pa.DataType:
+    """What upstream's plugin keeps values as."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = _upstream(kind.value_type)
+        return kind if inner.equals(kind.value_type) else pa.list_(inner)
+    if pa.types.is_struct(kind) or pa.types.is_map(kind):
+        return json()
+    if pa.types.is_uint8(kind) or pa.types.is_uint16(kind):
+        return pa.uint32()
+    if pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns"):
+        return pa.timestamp("us")
+    is_text = pa.types.is_decimal(kind) or pa.types.is_time(kind) or pa.types.is_float16(kind)
+    return pa.utf8() if is_text or pa.types.is_fixed_size_binary(kind) else kind
+
+
+DIALECT = sql.Dialect(
+    type_name=_type_name, arrow_type=arrow_type, inline_unique=False, conversion=conversion, upstream=_upstream
+)

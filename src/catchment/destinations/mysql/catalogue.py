@@ -172,14 +172,20 @@ def hanging(connection: Any, name: str) -> list[str]:
 
 
 def views(connection: Any, name: str) -> list[str]:
-    """Views that read the table, as far as their definitions may be seen."""
-    found = run(
+    """Views that read the table, by way of others too, as far as their definitions may be seen."""
+    rows = run(
         connection,
-        "select table_schema, table_name, view_definition from information_schema.views "
-        f"where instr(view_definition, concat('`', replace(database(), '`', '``'), '`.', {MARK})) > 0",
-        [DIALECT.quote(name)],
+        "select table_name, view_definition, concat('`', replace(database(), '`', '``'), '`.') "
+        "from information_schema.views",
     )
-    return sorted(f"view `{view}`" for _, view, _ in found)
+    found: list[str] = []
+    wanted = [name]
+    while wanted:
+        quoted = DIALECT.quote(wanted.pop())
+        new = [str(view) for view, text, here in rows if view not in found and f"{here}{quoted}" in str(text)]
+        found += new
+        wanted += new
+    return [f"view `{view}`" for view in sorted(found)]
 
 
 def names(connection: Any) -> list[str]:
@@ -258,6 +264,16 @@ def generated(connection: Any, name: str) -> set[str]:
         for column, _, _, extra, _ in rows
         if "GENERATED" in str(extra).upper().replace("DEFAULT_GENERATED", "")
     }
+
+
+def left_out(connection: Any, name: str, columns: Sequence[str]) -> list[str]:
+    """Columns of a table that are none of `columns`, but for those whose values the server makes itself."""
+    made, rows = generated(connection, name), _named(run(connection, _COLUMNS, [name]), name)
+    return [
+        str(column)
+        for column, _, _, extra, _ in rows
+        if column not in columns and column not in made and "auto_increment" not in str(extra).lower()
+    ]
 
 
 def raw_type(column: Column) -> str:

@@ -26,7 +26,7 @@ _PASSING = {1040, 1053, 1205, 1213, 1317, 1412, 1684, 1927, 3024, 3572}
 """Errors that leave nothing, once rolled back, and may pass: no slot, shutdown, lock wait, deadlock, killed."""
 _LOST = {0, 2006, 2013, 2014, 2055, 4031}
 _NOT_READY = {1040, 1053, 1203, 1226, 2002, 2003, 2006, 2013}
-_OF_ROWS = {1048, 1062, 1264, 1265, 1292, 1366, 1406, 1411, 1441, 3140, 3141, 3156, 3819, 4025, 1690, 1118, 1452}
+_OF_ROWS = {1048, 1062, 1263, 1264, 1265, 1292, 1366, 1406, 1411, 1441, 3140, 3141, 3156, 3819, 4025, 1690, 1118, 1452}
 """Errors that a value is to blame for (https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html)."""
 _HINTS = {
     1148: "start the server with `local_infile=ON`, or `set global local_infile = on`",

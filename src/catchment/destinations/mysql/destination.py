@@ -25,6 +25,7 @@ from catchment.sdk import (
     Column,
     DeleteRecord,
     Destination,
+    Measure,
     PluginError,
     Published,
     Secret,
@@ -34,6 +35,8 @@ from catchment.sdk import (
     Transient,
     sql,
 )
+from catchment.sdk.adopted import read_back, written
+from catchment.sdk.measures import measured
 from catchment.sdk.staging import STAGING_PREFIX, is_staging
 
 READ_ROWS = 8_192
@@ -64,6 +67,7 @@ class MySQL(Destination[MySQLSpec]):
         publish="sync",
         max_identifier_bytes=types.MAX_NAME,
         rejects=True,
+        measures=True,
         writers=2,
         batch=BatchSize(rows=0, size_bytes=48 << 20, timeout_s=60.0),
         stored_as=types.stored_as,
@@ -112,6 +116,9 @@ class MySQL(Destination[MySQLSpec]):
 
     def _write(self, table: Table, rows: pa.Table, *, keep: bool) -> None:
         server = self._connections.server
+        if sql.may_be_adopted(DIALECT, table):
+            table = self._adopted(table)
+            rows = written(rows, table)
         if is_staging(table.name):
             self._write_staged(table, rows, keep=keep)
         elif table.primary_keys and self._changes_in_place(table):
@@ -140,6 +147,13 @@ class MySQL(Destination[MySQLSpec]):
         if keep:
             self._staging.count(table.name, grown)
 
+    def _adopted(self, table: Table) -> Table:
+        """The table with the types that its columns have where upstream's plugin made them."""
+        if is_staging(table.name):
+            return sql.adopted(DIALECT, self._staging.of(table.name).final, table)
+        with self._connections.lent() as connection:
+            return sql.adopted(DIALECT, described(connection, self._connections.server, table), table)
+
     def _merge(self, table: Table, rows: pa.Table, *, keep: bool) -> None:
         """By way of a temporary table, from which rows of equal keys are changed where they are."""
         temporary = table.renamed(f"{STAGING_PREFIX}rows").with_columns(
@@ -152,7 +166,8 @@ class MySQL(Destination[MySQLSpec]):
         with self._connections.transaction(table.name, keep=keep, before=before) as connection:
             load(connection, server, temporary.name, temporary.columns, rows)
             names = DIALECT.columns(table.column_names)
-            merged = upserted(name, table.column_names, table.primary_keys)
+            gone = catalogue.left_out(connection, table.name, table.column_names)
+            merged = upserted(name, table.column_names, table.primary_keys, gone)
             run(connection, f"insert into {DIALECT.table(table.name)} ({names}) {merged}")
             run(connection, f"drop temporary table {name}")
 
@@ -198,7 +213,10 @@ class MySQL(Destination[MySQLSpec]):
             have = described(connection, self._connections.server, table)
             if have is None:
                 raise PluginError(f"table `{table.name}` does not exist")
-            columns = [(column, have.column(column.name) if column.name in have else None) for column in table.columns]
+            adopted = sql.adopted(DIALECT, have, table)
+            columns = [
+                (column, have.column(column.name) if column.name in have else None) for column in adopted.columns
+            ]
             # What the server cannot put into one text is null, and so is the whole row then.
             null = "'\\\\N'"
             parts = ", '\\t', ".join(
@@ -211,13 +229,30 @@ class MySQL(Destination[MySQLSpec]):
             with connection.cursor(SSCursor) as cursor:
                 cursor.execute(query)
                 while rows := cursor.fetchmany(READ_ROWS):
-                    yield _parsed(table, columns, rows)
+                    batch = _parsed(table, columns, rows)
+                    arrays = [
+                        read_back(array, there.type, column.type, types.stored_as(column.type))
+                        for array, there, column in zip(batch.columns, adopted.columns, table.columns, strict=True)
+                    ]
+                    yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
         except pymysql.MySQLError as error:
             raise explained(error) from error
         finally:
             # A query that is not read to its end leaves nothing that could be used again.
             with contextlib.suppress(pymysql.MySQLError):
                 connection.close()
+
+    def measure(
+        self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
+    ) -> Sequence[int]:
+        """A query each; texts are told apart to the byte."""
+        with self._connections.lent() as connection:
+
+            def ask(statement: str, values: Sequence[Any]) -> Any:
+                exact = [Exact(value) if isinstance(value, str) else value for value in values]
+                return run(connection, statement, exact)[0][0]
+
+            return measured(DIALECT, table, measures, keys=keys, source_name=source_name, ask=ask)
 
     def stored_table(self, name: str) -> Table | None:
         """With the types of the catalogue; those that only MySQL has are read as text."""

@@ -32,6 +32,10 @@ def load(connection: Any, server: Server, target: str, columns: Sequence[Column]
 
     Raises `RowsRefused` if a value does not fit, in which case the caller has to roll back.
     """
+    for column, values in zip(columns, rows.columns, strict=True):
+        # MySQL 8 would remember that it refused a null, and then refuse the next statement's good row as one.
+        if values.null_count and (column.primary_key or column.not_null):
+            raise RowsRefused(f"column `{column.name}` is null in a row, and must not be", column=column.name)
     constants = _constants(columns, rows)
     varying = [column for column in columns if column.name not in constants] or list(columns)
     sets = {column.name: f"unhex(@f{place})" for place, column in enumerate(varying) if is_hex(column.type)}

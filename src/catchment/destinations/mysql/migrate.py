@@ -43,7 +43,7 @@ def carry_out(
     found, reason = sql.fitted(DIALECT, have, table, found, asking(connection))
     if found.action == "recreate":
         lost = catalogue.ties(connection, table.name)
-        log.warning("table `%s` is made anew, without the rows that were in it: %s", table.name, reason)
+        warn(connection, table.name, reason)
         if lost.any:
             log.warning("with table `%s` go its foreign keys and triggers: %s", table.name, ", ".join(lost.names))
         run(connection, sql.drop_table(DIALECT, table.name))
@@ -55,6 +55,14 @@ def carry_out(
     changes = alterations(connection, server, have, table, found)
     if changes:
         define(connection, table.name, f"alter table {DIALECT.table(table.name)} {', '.join(changes)}")
+
+
+def warn(connection: Any, name: str, reason: str) -> None:
+    """Tell the log that a table's rows go, why, and which views may break."""
+    log.warning("table `%s` is made anew, without the rows that were in it: %s", name, reason)
+    views = catalogue.views(connection, name)
+    if views:
+        log.warning("table `%s` is made anew, check what reads it: %s", name, ", ".join(views))
 
 
 def _copy(connection: Any, database: str, have: Table, want: Table) -> None:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from catchment.destinations.mysql import catalogue, migrate
@@ -74,6 +75,10 @@ class Publisher:
                     self._merge(connection, steps)
                 else:
                     self._exchange(connection, steps)
+            for step in steps:
+                if step.swap.parent:
+                    count = run(connection, sql.count_orphans(DIALECT, step.name, step.swap.parent))[0][0]
+                    step.done = replace(step.done, orphans=int(count))
             self._tidy(connection, names)
         return {step.name: step.done for step in steps}
 
@@ -115,7 +120,7 @@ class Publisher:
             raise sql.hung_on(name, catalogue.hanging(connection, name))
         found, reason = sql.fitted(DIALECT, live, swap.table, found, asking(connection))
         if found.action == "recreate":
-            log.warning("table `%s` is made anew, without the rows that were in it: %s", name, reason)
+            migrate.warn(connection, name, reason)
             step.live, step.done = None, Published()
             return step
         own, others = _count_rows(connection, step)
@@ -277,14 +282,19 @@ def _fill(connection: Any, step: _Step) -> None:
     made = catalogue.generated(connection, step.name)
     names = [name for name in step.swap.table.column_names if name not in made]
     columns, keys = DIALECT.columns(names), step.swap.table.primary_keys
-    run(connection, f"insert into {step.table} ({columns}) {upserted(step.staged, names, keys)}")
+    gone = catalogue.left_out(connection, step.name, step.swap.table.column_names)
+    run(connection, f"insert into {step.table} ({columns}) {upserted(step.staged, names, keys, gone)}")
 
 
-def upserted(source: str, names: Sequence[str], keys: Sequence[str]) -> str:
-    """The end of an `insert` of all rows of a quoted table: rows of equal keys are changed to them."""
+def upserted(source: str, names: Sequence[str], keys: Sequence[str], gone: Sequence[str]) -> str:
+    """The end of an `insert` of all rows of a quoted table: rows of equal keys are changed to them.
+
+    Columns that are `gone` from the source get what a new row has in them.
+    """
     selected = f"select {', '.join(f's.{DIALECT.quote(name)}' for name in names)} from {source} as s"
     if not keys:
         return selected
     others = [name for name in names if name not in keys] or list(keys[:1])
-    changes = ", ".join(f"{DIALECT.quote(name)} = s.{DIALECT.quote(name)}" for name in others)
-    return f"{selected} on duplicate key update {changes}"
+    changes = [f"{DIALECT.quote(name)} = s.{DIALECT.quote(name)}" for name in others]
+    changes += [f"{DIALECT.quote(name)} = default" for name in gone]
+    return f"{selected} on duplicate key update {', '.join(changes)}"

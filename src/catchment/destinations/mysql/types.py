@@ -99,7 +99,10 @@ def _is_decimal(data_type: pa.DataType) -> bool:
 
 def _is_binary(data_type: pa.DataType) -> bool:
     return bool(
-        pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type) or pa.types.is_fixed_size_binary(data_type)
+        pa.types.is_binary(data_type)
+        or pa.types.is_large_binary(data_type)
+        or pa.types.is_fixed_size_binary(data_type)
+        or pa.types.is_binary_view(data_type)
     )
 
 
@@ -294,8 +297,8 @@ def select_expression(column: Column, have: Column) -> str:
         name = {"geometry": f"st_astext({name})", "bit": f"{name} + 0"}.get(_family(str(kind)), name)
         return f"hex(convert({name} using utf8mb4))"
     if pa.types.is_floating(kind):
-        # A float is shown with six digits, the double that it is with all it needs.
-        return f"{name} + 0e0"
+        # A float is shown with six digits, the double that it is with all it needs; `+ 0` would take the sign of `-0`.
+        return f"{name} * 1e0"
     if pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_temporal(kind) or kind.equals(pa.bool_()):
         return name
     return f"hex({name})" if is_hex(kind) else f"hex(convert({name} using utf8mb4))"
@@ -404,6 +407,12 @@ def definitions(table: Table, names: Sequence[str]) -> Mapping[str, str]:
     return {name: sql.column_definition(DIALECT, bounded.column(name)) for name in names}
 
 
+def _upstream(kind: pa.DataType) -> pa.DataType:
+    """What upstream's plugin keeps values as, where `fits_text` does not say it."""
+    is_fixed = pa.types.is_fixed_size_binary(kind) and not isinstance(kind, pa.BaseExtensionType)
+    return pa.utf8() if is_fixed else kind
+
+
 DIALECT = sql.Dialect(
     type_name=type_name,
     arrow_type=arrow_type,
@@ -413,4 +422,5 @@ DIALECT = sql.Dialect(
     conversion=conversion,
     shown="cast({0} as char)",
     to_parameter=to_parameter,
+    upstream=_upstream,
 )

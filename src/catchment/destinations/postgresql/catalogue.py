@@ -115,7 +115,8 @@ select c.relname, exists (select from pg_constraint f where f.contype = 'f' and 
     or exists (select from pg_inherits i where i.inhrelid = c.oid or i.inhparent = c.oid)
     or exists (select from pg_attribute a join pg_type y on y.oid = a.atttypid
                where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-               and (a.atthasdef or a.attidentity <> '' or a.attacl is not null or a.attoptions is not null
+               and (a.atthasdef or a.attidentity <> '' or a.attacl is not null
+                    or exists (select from unnest(a.attoptions) o where starts_with(o, 'n_distinct'))
                     or a.attstattarget >= 0 or a.attstorage <> y.typstorage or a.attcollation <> y.typcollation))
     or exists (select from pg_constraint k where k.conrelid = c.oid
                and (k.contype in ('c', 'x') or (k.contype = 'u' and cardinality(k.conkey) > 1)))
@@ -128,6 +129,9 @@ select c.relname, exists (select from pg_constraint f where f.contype = 'f' and 
 from pg_class c
 where c.relnamespace = (select oid from pg_namespace where nspname = current_schema()) and c.relname = any($1)
 """
+
+
+# Of a column's options only `n_distinct…` are people's: PostgreSQL 15.20 gives each column `pg_attver` by itself.
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,18 @@ def generated(connection: Any, name: str) -> set[str]:
         [_qualified(connection, name)],
     ).fetchall()
     return {column for (column,) in rows}
+
+
+def left_out(connection: Any, name: str, columns: Sequence[str]) -> list[str]:
+    """Columns of a table that are none of `columns`, but for those whose values PostgreSQL makes itself."""
+    rows = connection.execute(
+        "select a.attname from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum "
+        "where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped and a.attname <> all($2) "
+        "and a.attgenerated = '' and a.attidentity = '' "
+        "and coalesce(pg_get_expr(d.adbin, d.adrelid), '') not like 'nextval(%' order by a.attnum",
+        [_qualified(connection, name), list(columns)],
+    ).fetchall()
+    return [column for (column,) in rows]
 
 
 def holders(connection: Any, names: Sequence[str]) -> list[str]:

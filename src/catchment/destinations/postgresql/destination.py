@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from catchment.destinations.postgresql import migrate, publish, types
-from catchment.destinations.postgresql.catalogue import describe
+from catchment.destinations.postgresql.catalogue import describe, left_out
 from catchment.destinations.postgresql.connection import Connections, execute, explained
 from catchment.destinations.postgresql.embeddings import Embeddings
 from catchment.destinations.postgresql.kin import kin_of
 from catchment.destinations.postgresql.login import LAKEBASE_LIFETIME_S, password_of
+from catchment.destinations.postgresql.long_keys import long_keys
 from catchment.destinations.postgresql.plain import Plain
 from catchment.destinations.postgresql.spec import PostgreSQLSpec
 from catchment.destinations.postgresql.staging import Staging
@@ -37,6 +38,7 @@ from catchment.sdk import (
     json,
     sql,
 )
+from catchment.sdk.adopted import read_back, written
 from catchment.sdk.measures import measured
 from catchment.sdk.staging import CQ_SOURCE_NAME, CQ_SYNC_TIME, is_staging
 from catchment.sdk.storage import converted, restore
@@ -78,6 +80,10 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         )
         self._staged: dict[str, str] = {}
         """Name of a staged table → the live one's, where its rows get embeddings."""
+        self._finals: dict[str, Table] = {}
+        """Name of a staged table → what it has columns for, where upstream's plugin may have made some of them."""
+        self._final: dict[str, Table] = {}
+        """Name of a staged table → the live one, where that has a key."""
         self._plain: Plain | None = None
         """Does all of the writing where the server is not PostgreSQL itself."""
 
@@ -173,7 +179,12 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     def _write(self, connection: Any, table: Table, rows: pa.Table) -> None:
         import psycopg
 
+        if sql.may_be_adopted(DIALECT, table):
+            have = self._finals.get(table.name) or describe(connection, table.name)
+            table = sql.adopted(DIALECT, have, table)
+            rows = written(rows, table)
         wires = [types.wire(column.type) for column in table.columns]
+        self._check_keys(connection, table, rows)
         if not table.primary_keys and not any(wire.casts for wire in wires):
             _copy(connection, DIALECT.table(table.name), table, rows)
             return
@@ -182,10 +193,23 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
         )
         connection.execute(f"create temporary table _catchment_rows ({columns}) on commit drop")
         _copy(connection, "_catchment_rows", table, rows)
+        gone = left_out(connection, table.name, table.column_names) if table.primary_keys else ()
         try:
-            connection.execute(_merge(table, wires))
+            connection.execute(_merge(table, wires, gone))
         except psycopg.DataError as error:
             raise _not_cast(table, rows, wires, explained(error)) from error
+
+    def _check_keys(self, connection: Any, table: Table, rows: pa.Table) -> None:
+        """Have rows refused whose keys would keep the key of a staged table from being built at the end."""
+        final = self._final.get(table.name)
+        found = long_keys(final, rows) if final is not None else None
+        if found is None:
+            return
+        keys, chosen = found
+        columns = ", ".join(f"{quote(column.name)} {types.wire(column.type).type}" for column in keys.columns)
+        connection.execute(f"create temporary table _catchment_keys ({columns}) on commit drop")
+        _copy(connection, "_catchment_keys", keys, chosen)
+        connection.execute(f"create index on _catchment_keys ({DIALECT.columns(keys.column_names)})")
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
@@ -232,18 +256,26 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
             have = describe(connection, table.name)
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
+        adopted = sql.adopted(DIALECT, have, table)
         expressions = [
             types.select_expression(column, have.column(column.name))
             if column.name in have
             else f"null::text as {quote(column.name)}"
-            for column in table.columns
+            for column in adopted.columns
         ]
         query = f"select {', '.join(expressions)} from {DIALECT.table(table.name)}"
         kinds = [types.stored_as(column.type) for column in table.columns]
         with adbc.connect(self._connections.settings()) as connection, connection.cursor() as cursor:
             cursor.execute(query)
             for batch in cursor.fetch_record_batch():
-                arrays = [_restored(array, kind) for array, kind in zip(batch.columns, kinds, strict=True)]
+                arrays = [
+                    _restored(array, kind)
+                    if there.type.equals(column.type)
+                    else read_back(array, there.type, column.type, kind)
+                    for array, kind, there, column in zip(
+                        batch.columns, kinds, adopted.columns, table.columns, strict=True
+                    )
+                ]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
     def measure(
@@ -279,11 +311,14 @@ class PostgreSQL(Destination[PostgreSQLSpec]):
     def stage(self, table: Table, staged: Table, *, force: bool) -> None:
         """Make the staged table in a schema of its own, with the columns that the live one will have."""
         types.check(table)
+        if table.primary_keys:
+            self._final[staged.name] = table
         self._staging.begin(staged)
         with self._connections.transaction() as connection:
             connection.execute("set local synchronous_commit = off")
             _, found, _ = migrate.plan(connection, table, self.capabilities, force=force)
             self._staging.create(connection, found.table, staged, forced=force)
+            self._finals[staged.name] = found.table
             if self._embeddings is not None and self._embeddings.of(table.name) is not None:
                 self._embeddings.prepare(connection, table)
                 self._embeddings.create(connection, publish.pieces_of(staged))
@@ -406,8 +441,11 @@ def _builder(encoders: Any, field: pa.Field) -> Any:
     return getattr(encoders, f"{name}EncoderBuilder")(field)
 
 
-def _merge(table: Table, wires: Sequence[types.Wire]) -> str:
-    """From the temporary table into the real one: casts, the last of equal keys, and replacing what is there."""
+def _merge(table: Table, wires: Sequence[types.Wire], gone: Sequence[str]) -> str:
+    """From the temporary table into the real one: casts, the last of equal keys, and replacing what is there.
+
+    A row that is replaced is a new one, so columns that are `gone` from the source get what a new row has in them.
+    """
     expressions = ", ".join(
         f"{quote(column.name)}::{types.type_name(column.type)}" if wire.casts else quote(column.name)
         for column, wire in zip(table.columns, wires, strict=True)
@@ -420,8 +458,9 @@ def _merge(table: Table, wires: Sequence[types.Wire]) -> str:
     # COPY puts rows in the order they came.
     last = f"select distinct on ({keys}) * from _catchment_rows order by {keys}, ctid desc"
     others = [name for name in table.column_names if name not in table.primary_keys]
-    updates = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in others)
-    action = f"do update set {updates}" if others else "do nothing"
+    updates = [f"{quote(name)} = excluded.{quote(name)}" for name in others]
+    updates += [f"{quote(name)} = default" for name in gone]
+    action = f"do update set {', '.join(updates)}" if updates else "do nothing"
     return f"{into} select {expressions} from ({last}) as last_rows on conflict ({keys}) {action}"
 
 

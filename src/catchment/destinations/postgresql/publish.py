@@ -302,9 +302,12 @@ def _fill(connection: Any, step: _Step) -> None:
         # A row that others refer to must not go away, not even for a moment: theirs might go with it.
         keys = step.swap.table.primary_keys
         same = " and ".join(f"s.{quote(key)} = l.{quote(key)}" for key in keys)
-        changes = ", ".join(f"{quote(name)} = s.{quote(name)}" for name in columns if name not in keys)
+        changes = [f"{quote(name)} = s.{quote(name)}" for name in columns if name not in keys]
+        gone = catalogue.left_out(connection, step.name, step.swap.table.column_names)
+        changes += [f"{quote(name)} = default" for name in gone]
         if changes:
-            connection.execute(f"update {step.table} as l set {changes} from {step.staged} as s where {same}")
+            changed = ", ".join(changes)
+            connection.execute(f"update {step.table} as l set {changed} from {step.staged} as s where {same}")
         absent = f"not exists (select from {step.table} as l where {same})"
     elif step.swap.keep == "all":
         connection.execute(f"delete from {step.table} as l where {step.in_load}")

@@ -289,6 +289,20 @@ def check(table: Table) -> None:
         )
 
 
+def _upstream(kind: pa.DataType) -> pa.DataType:
+    """What upstream's plugin keeps values as."""
+    if is_list(kind) and not is_nested_list(kind):
+        inner = _upstream(kind.value_type)
+        return kind if inner.equals(kind.value_type) else pa.list_(inner)
+    is_text = pa.types.is_float16(kind) or pa.types.is_fixed_size_binary(kind)
+    return pa.utf8() if is_text and not isinstance(kind, pa.BaseExtensionType) else kind
+
+
 DIALECT = sql.Dialect(
-    type_name=type_name, arrow_type=arrow_type, placeholder=MARK, qualify=qualify, conversion=conversion
+    type_name=type_name,
+    arrow_type=arrow_type,
+    placeholder=MARK,
+    qualify=qualify,
+    conversion=conversion,
+    upstream=_upstream,
 )

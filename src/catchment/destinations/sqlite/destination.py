@@ -31,6 +31,7 @@ from catchment.sdk import (
     Transient,
     sql,
 )
+from catchment.sdk.adopted import read_back, written
 from catchment.sdk.measures import measured
 from catchment.sdk.sqlite import Connection, quote
 from catchment.sdk.staging import STAGING_PREFIX, staging_run
@@ -156,13 +157,15 @@ class SQLite(Destination[SQLiteSpec]):
             # SQLite would make a number up for a key that is null.
             if rows.column(key).null_count:
                 raise RowsRefused(f"key column `{key}` of table `{keyed.name}` is null in a row", column=key)
+        adopted = self._adopted(table)
+        rows = written(rows, adopted)
         replaces = bool(table.primary_keys) if staged is None else staged.is_keyed
         verb = "insert or replace" if replaces else "insert"
         marks = ", ".join("?" * len(table.columns))
         statement = f"{verb} into {DIALECT.table(table.name)} ({DIALECT.columns(table.column_names)}) values ({marks})"
         arrays = [
             pa.chunked_array([bound(chunk, column) for chunk in array.chunks])
-            for array, column in zip(rows.columns, table.columns, strict=True)
+            for array, column in zip(rows.columns, adopted.columns, strict=True)
         ]
         if staged is not None:
             self._opened.run(staged.create)
@@ -195,10 +198,16 @@ class SQLite(Destination[SQLiteSpec]):
         have = self._describe(table.name)
         if have is None:
             raise PluginError(f"table `{table.name}` does not exist")
-        columns = [(column.name, kept_as(column.type)) for column in table.columns]
+        adopted = sql.adopted(DIALECT, have, table)
+        columns = [(column.name, kept_as(column.type)) for column in adopted.columns]
         expressions = [quote(column.name) if column.name in have else "null" for column in table.columns]
         for batch in self._opened.select(table.name, columns, expressions=expressions):
-            arrays = [restored(array, column) for array, column in zip(batch.columns, table.columns, strict=True)]
+            arrays = [
+                restored(array, column)
+                if there.type.equals(column.type)
+                else read_back(array, there.type, column.type, stored_as(column.type))
+                for array, there, column in zip(batch.columns, adopted.columns, table.columns, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(table.column_names))
 
     def measure(
@@ -276,6 +285,13 @@ class SQLite(Destination[SQLiteSpec]):
             rows = int(run(f"select count(*) from {DIALECT.table(table.name)}")[0][0])
         views = tuple(catalogue.views(run, table.name)) if preview.action in ("recreate", "refused") else ()
         return replace(preview, rows=rows, dependents=views)
+
+    def _adopted(self, table: Table) -> Table:
+        """The table with the types that its columns have where upstream's plugin made them."""
+        if not sql.may_be_adopted(DIALECT, table):
+            return table
+        staged = self._staged.get(table.name)
+        return sql.adopted(DIALECT, self._describe(table.name) if staged is None else staged.final, table)
 
     def _describe(self, name: str) -> Table | None:
         return catalogue.describe(self._opened.run, name)

@@ -27,7 +27,10 @@ def kept_as(data_type: pa.DataType) -> pa.DataType:
 
 def _is_binary(data_type: pa.DataType) -> bool:
     return bool(
-        pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type) or pa.types.is_fixed_size_binary(data_type)
+        pa.types.is_binary(data_type)
+        or pa.types.is_large_binary(data_type)
+        or pa.types.is_fixed_size_binary(data_type)
+        or pa.types.is_binary_view(data_type)
     )
 
 
@@ -154,4 +157,5 @@ DIALECT = sql.Dialect(
     inline_unique=False,
     to_parameter=_parameter,
     conversion=_conversion,
+    upstream=lambda kind: pa.int64() if kind.equals(pa.uint64()) else kind,
 )
