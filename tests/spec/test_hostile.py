@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catchment.errors import SpecError
 from catchment.spec import nodes
-from catchment.spec.load import load
+from catchment.spec.load import load, load_documents
 from catchment.spec.schema import config_schema
 
 HEAD = "kind: source\nspec:\n  name: s\n  registry: python\n  path: p\n  tables: [a]\n  spec:\n"
@@ -247,6 +247,23 @@ def test_any_text_from_outside_changes_nothing_around_it_when_plain(tmp_path_fac
     assert found["b"] == [found["a"]]
     if isinstance(found["a"], str):
         assert found["a"] in (value, value.strip(), value.strip()[1:-1]) or value.strip()[:1] in "'\""
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"name": "a\ud800b"}, "spec.name"),
+        ({"name": "s", "spec": {"list": ["a", {"deep": "\udfff"}]}}, "spec.spec.list[1].deep"),
+        ({"name": "s", "spec": {"k\ud800": 1}}, "spec.spec.k\\ud800"),
+    ],
+)
+def test_half_a_surrogate_pair_in_a_program_is_an_error_with_its_path(spec, path):
+    document = {"kind": "source", "spec": {"registry": "python", "path": "p", "tables": ["a"], **spec}}
+    with pytest.raises(SpecError) as caught:
+        load_documents([document])
+
+    assert f"{path}: is no text: it has half of a surrogate pair" in str(caught.value)
+    str(caught.value).encode()
 
 
 def test_without_the_c_parser_everything_is_read_alike(tmp_path, monkeypatch):

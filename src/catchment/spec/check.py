@@ -126,6 +126,11 @@ def _parse(document: Document, found: _Found) -> None:
         problem(f"expected a mapping, got {printed(spec)}", "spec")
         found.uncertain.add(kind)
         return
+    broken = list(_no_texts(spec, "spec"))
+    if broken:
+        problem("is no text: it has half of a surrogate pair", broken[0])
+        found.uncertain.add(kind)
+        return
     model = MODELS[kind]
     cleaned = _cleaned(_known_case(spec, tuple(model.model_fields)))
     _note_name(kind, cleaned, document, found)
@@ -138,6 +143,20 @@ def _parse(document: Document, found: _Found) -> None:
     if isinstance(cleaned.get("path"), ObjectPath):
         config.path = cleaned["path"]
     _take(config, document, found)
+
+
+def _no_texts(value: Any, path: str) -> Iterator[str]:
+    """Paths of what Python calls a text and Unicode does not; no file can hold it, but a dict from a program can."""
+    if isinstance(value, str) and not value.isascii():
+        if value.encode(errors="backslashreplace") != value.encode(errors="surrogatepass"):
+            yield path
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            shown = str(key).encode(errors="backslashreplace").decode()
+            yield from [f"{path}.{shown}"] if shown != str(key) else _no_texts(item, f"{path}.{shown}")
+    elif isinstance(value, (list, tuple)):
+        for place, item in enumerate(value):
+            yield from _no_texts(item, f"{path}[{place}]")
 
 
 def _take(config: PluginConfig, document: Document, found: _Found) -> None:

@@ -25,14 +25,15 @@ class _Part(BaseModel):
 
 
 class Timeouts(_Part):
-    """Limits for spawned and remote plugins."""
+    """Limits for plugins that may be stuck."""
 
     start: Duration = 60.0
-    """How long a plugin may take to start."""
+    """How long a spawned or remote plugin may take to start."""
     idle: Duration | None = None
-    """How long a plugin may be silent; unset: for ever."""
+    """How long a source may be silent, in process too, before what it has not read to its end counts as failed; unset:
+    for ever."""
     stop: Duration = 5.0
-    """How long a plugin may take to end before it is killed."""
+    """How long a spawned plugin may take to end before it is killed."""
 
 
 class BackendOptions(_Part):
@@ -62,7 +63,7 @@ class PluginConfig(_Part):
     env: list[str] | None = None
     """Environment variables that a spawned plugin may see; unset: all."""
     timeouts: Timeouts = Timeouts()
-    """Limits for spawned and remote plugins."""
+    """Limits for plugins that may be stuck."""
     spec: dict[str, Any] = Field(default_factory=dict)
     """The plugin's own config."""
 
@@ -139,7 +140,7 @@ class SourceConfig(PluginConfig):
     deterministic_cq_id: bool | None = None
     """Whether `_cq_id` is a hash of the keys. Unset: only for keyed tables that have child tables."""
     otel_endpoint: str = ""
-    """`host:port` of an OTLP/HTTP collector for the plugin's own telemetry."""
+    """`host:port` of an OTLP/HTTP collector that the source's traces, metrics and logs are sent to."""
     otel_endpoint_insecure: bool = False
     """Whether that collector is spoken to without TLS."""
     on_error: Literal["continue", "stop"] = "continue"

@@ -27,6 +27,7 @@ from catchment.messages import (
 )
 from catchment.schema.intervals import carried, shown
 from catchment.schema.table import Table
+from catchment.wire import unpacked
 from catchment.wire._pb import plugin_pb2 as pb
 from catchment.wire.limits import MAX_MESSAGE_BYTES
 
@@ -189,6 +190,7 @@ class RecordReader:
             table = self._remember(data[:start])
         buffer = pa.py_buffer(data).slice(start)
         message = pa.ipc.read_message(buffer)
+        unpacked.check(message)
         if message.type != "record batch" or self._more(message, buffer):
             return table, self._all(data, table)
         return table, [_checked(pa.ipc.read_record_batch(message, table.arrow_schema), table)]
@@ -208,6 +210,8 @@ class RecordReader:
 
     def _all(self, data: bytes, table: Table) -> list[pa.RecordBatch]:
         """Every batch of a stream; the slow way, for streams with dictionaries or several batches."""
+        for message in pa.ipc.MessageReader.open_stream(data):
+            unpacked.check(message)
         with pa.ipc.open_stream(data) as reader:
             if reader.schema.types == table.arrow_schema.types:
                 return [_checked(batch.cast(table.arrow_schema), table) for batch in reader]

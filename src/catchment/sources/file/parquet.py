@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from catchment.sdk import PluginError, json, uuid
 from catchment.sdk.storage import is_nested, numbered
 from catchment.sources.file.blocks import Bad, Part
+from catchment.sources.file.parquet_size import Sizes
 from catchment.sources.file.text import type_name, typed
 
-BATCH_ROWS = 65_536
-BATCH_BYTES = 64 << 20
-"""Bytes of a batch, where rows are so large that `BATCH_ROWS` of them are more."""
+_BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What Arrow raises about a file that is broken, or made to be; names that are no UTF-8 are a `ValueError`."""
 
 
 class Columns:
@@ -32,7 +32,7 @@ class Columns:
         """Take a file into account."""
         try:
             found = pq.read_schema(path)
-        except (pa.ArrowException, OSError) as error:
+        except _BROKEN as error:
             raise PluginError(f"{path} is no Parquet file that can be read: {error}") from error
         twice = sorted({name for name in found.names if found.names.count(name) > 1})
         if twice:
@@ -53,12 +53,12 @@ def read(path: Path, wanted: pa.Schema, bad: Bad) -> Iterator[Part]:
     try:
         with pq.ParquetFile(path) as opened:
             # One row group after the other: asked for all of them, the reader keeps the bytes of the whole file.
+            sizes = Sizes(path, opened)
             for group in range(opened.num_row_groups):
-                size = _batch_rows(opened.metadata.row_group(group))
-                for batch in opened.iter_batches(batch_size=size, row_groups=[group]):
+                for batch in opened.iter_batches(batch_size=sizes.of(group), row_groups=[group]):
                     yield _part(path, batch, wanted, first, bad)
                     first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except _BROKEN as error:
         raise PluginError(f"{path} cannot be read to its end: {error}") from error
 
 
@@ -86,13 +86,6 @@ def plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(plain(kind.value_type)))
     return kind
-
-
-def _batch_rows(group: pq.RowGroupMetaData) -> int:
-    if not group.num_rows:
-        return BATCH_ROWS
-    fitting: int = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
-    return max(1, min(BATCH_ROWS, fitting))
 
 
 def _part(path: Path, batch: pa.RecordBatch, wanted: pa.Schema, first: int, bad: Bad) -> Part:
