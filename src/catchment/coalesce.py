@@ -45,6 +45,10 @@ def size_of(batch: pa.RecordBatch) -> int:
     return int(size_bytes + COLUMN_BYTES * batch.num_columns)
 
 
+class Silent(PluginError):
+    """Raised when nothing was said for as long as `timeouts.idle` allows."""
+
+
 @dataclass(slots=True)
 class _Gathered:
     """Rows of one table that wait."""
@@ -107,6 +111,8 @@ class Coalescer:
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[SyncMessage]:
+        # Until somebody listens nobody is silent.
+        self._heard = time.monotonic()
         try:
             while True:
                 found = self._next()
@@ -133,7 +139,7 @@ class Coalescer:
                     return None
                 silent = time.monotonic() - self._heard
                 if self._idle_s is not None and silent > self._idle_s:
-                    raise PluginError(f"{self._what} sent nothing for {silent:.1f} seconds, `timeouts.idle` is over")
+                    raise Silent(f"{self._what} sent nothing for {silent:.1f} seconds, `timeouts.idle` is over")
 
     def _patience(self) -> float | None:
         """Seconds after which something is due even if nothing is said."""

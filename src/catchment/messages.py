@@ -1,7 +1,7 @@
 """What a sync and a write consist of: the messages that pass between plugins and the engine.
 
-The names and meanings are those of the plugin protocol v3; `Cursor`, `SourceError`, `RowsSkipped` and `ClientDone` are
-ours and exist in process only.
+The names and meanings are those of the plugin protocol v3; `Cursor`, `SourceError`, `RowsSkipped`, `ClientDone` and
+`ClientRead` are ours and exist in process only.
 """
 
 from __future__ import annotations
@@ -113,6 +113,18 @@ class ClientDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientRead:
+    """How the reading of one client's share of a table went, whole or not; it changes nothing."""
+
+    table_name: str
+    client: str
+    started: float
+    """Unix time; that of a child table is when its parent's share began."""
+    ended: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """How far an incremental table was read: all rows up to here were sent before this message."""
 
@@ -123,7 +135,7 @@ class Cursor:
 
 
 SyncMessage: TypeAlias = (
-    MigrateTable | Insert | DeleteRecord | TableError | SourceError | RowsSkipped | ClientDone | Cursor
+    MigrateTable | Insert | DeleteRecord | TableError | SourceError | RowsSkipped | ClientDone | ClientRead | Cursor
 )
 """What a source yields: every `MigrateTable` first, then the rest in any order of tables."""
 

@@ -36,7 +36,15 @@ def everything(tmp_path):
             texts += [done.stdout, done.stderr]
             if output == "json":
                 json.loads(done.stdout)
-        texts += [path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".log", ".jsonl", ".txt", ".md")]
+        if (tmp_path / ".cq" / "journal.sqlite").exists():
+            # What is made of the journal, and the journal itself.
+            for again in (("report", "--out", "x.html"), ("runs", "show", "--output", "json")):
+                done = catchment(*again, "--log-file-name", "again.log", cwd=tmp_path, **environment)
+                texts += [done.stdout, done.stderr]
+        written = {".log", ".jsonl", ".txt", ".md", ".html", ".prom", ".sqlite", ".sqlite-wal"}
+        found = [path for path in tmp_path.rglob("*") if path.suffix in written]
+        assert (tmp_path / ".cq" / "journal.sqlite").exists() == (tmp_path / "x.html").exists()
+        texts += [path.read_bytes().decode(errors="replace") for path in found]
         return "\n".join(texts)
 
     return run
@@ -60,11 +68,12 @@ def test_a_plugin_that_tells_its_secrets(everything, chatty, tmp_path, fails, se
     }[seeded]
     spec = "{{password: {}, url: {}, fails: {}, prints: true}}".format(*values, fails)
     path, environment = chatty(spec, spec)
-    options = ["--summary-location", "s.jsonl", "--tables-metrics-location", "m.txt"]
+    options = ["--summary-location", "s.jsonl", "--tables-metrics-location", "m.txt", "--prometheus-file", "m.prom"]
 
     text = everything("sync", path, *options, **environment, PASSWORD=SECRET, URL=url)
 
     assert_hidden(text, SECRET, OTHER, "correct horse", "battery", "staple")
+    assert {"x.html", "m.prom"} <= {path.name for path in tmp_path.iterdir()}
     # The messages themselves are all there.
     wanted = {"client": "cannot log in with", "table": "bad answer to", "known": "does not know"}
     assert wanted.get(fails, f"RuntimeError: {fails} with") in text

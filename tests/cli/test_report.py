@@ -115,7 +115,7 @@ def test_everything_that_went_wrong_is_told():
 
     shown = words(render(RUN, made, None))
 
-    assert "access denied 4 times, in invoices (shop → copy) [eu], items (shop → copy) [us]" in shown
+    assert "access denied 4 times for 2 clients, in invoices (shop → copy) [eu], items (shop → copy) [us]" in shown
     assert "the first of them access denied: request 17" in shown
     assert "the server went away once, in copy (python@duckdb)" in shown
     assert "it was read badly 7 rows in invoices (shop → copy)" in shown

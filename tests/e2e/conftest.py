@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
 from tests.destinations.clickhouse import asking
+from tests.destinations.conftest import connected_to
 from tests.e2e.documents import destination
 
 
@@ -32,6 +35,7 @@ class Store:
         """Names of every table, sorted."""
         names = {
             "clickhouse": "select name from system.tables where database = currentDatabase()",
+            "mysql": "select table_name from information_schema.tables where table_schema = database()",
             "sqlite": "select name from sqlite_master where type = 'table'",
             "duckdb": "select table_name from duckdb_tables()",
             "postgresql": "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
@@ -77,34 +81,68 @@ def at_clickhouse(url: str) -> Store:
     return Store("clickhouse", url, query)
 
 
+def at_postgresql(url: str) -> Store:
+    """A PostgreSQL database."""
+    import psycopg
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(url) as connection:
+            return connection.execute(text).fetchall()
+
+    return Store("postgresql", url, query)
+
+
+def at_mysql(dsn: str) -> Store:
+    """A MariaDB or MySQL database."""
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with connected_to(dsn) as connection, connection.cursor() as cursor:
+            cursor.execute(text)
+            return list(cursor.fetchall())
+
+    return Store("mysql", dsn, query)
+
+
+def at_sqlite(path: str, options: str = "") -> Store:
+    """A SQLite database in a file."""
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+            return connection.execute(text).fetchall()
+
+    return Store("sqlite", path + options, query)
+
+
 @pytest.fixture(params=[pytest.param("clickhouse", marks=pytest.mark.thorough), "duckdb", "postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """A new, empty database of each kind."""
+    """A new, empty database of each kind; tests ask for `mariadb` in their own parameters."""
     if request.param == "postgresql":
-        import psycopg
-
-        url = request.getfixturevalue("postgresql_url")
-
-        def query_server(text: str) -> list[tuple[Any, ...]]:
-            with psycopg.connect(url) as connection:
-                return connection.execute(text).fetchall()
-
-        return Store("postgresql", url, query_server)
+        return at_postgresql(request.getfixturevalue("postgresql_url"))
     if request.param == "clickhouse":
         return at_clickhouse(request.getfixturevalue("clickhouse_url"))
+    if request.param == "mariadb":
+        return at_mysql(request.getfixturevalue("mariadb_dsn"))
     folder = request.getfixturevalue("tmp_path")
     if request.param == "duckdb":
         return at_file(str(folder / "db.duckdb"))
-    path = str(folder / "db.sqlite")
+    return at_sqlite(str(folder / "db.sqlite"))
 
-    def query_file(text: str) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(path)
-        try:
-            return connection.execute(text).fetchall()
-        finally:
-            connection.close()
 
-    return Store("sqlite", path, query_file)
+@pytest.fixture(
+    params=[pytest.param("clickhouse", marks=pytest.mark.thorough), "duckdb", "mysql", "postgresql", "sqlite"]
+)
+def each_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Every built-in database."""
+    match request.param:
+        case "clickhouse":
+            return at_clickhouse(request.getfixturevalue("clickhouse_url"))
+        case "mysql":
+            return at_mysql(request.getfixturevalue("mariadb_dsn"))
+        case "postgresql":
+            return at_postgresql(request.getfixturevalue("postgresql_url"))
+        case "sqlite":
+            return at_sqlite(str(tmp_path / "db.sqlite"))
+    return at_file(str(tmp_path / "db.duckdb"))
 
 
 @pytest.fixture

@@ -15,6 +15,31 @@ NAMES = [
 each_name = pytest.mark.parametrize("name", NAMES)
 
 
+AWKWARD = {
+    "a line break": "a\nb",
+    "a zero": "a\0b",
+    "half a zero": "\0",
+    "percents": "%s%n%(x)s%",
+    "a backslash": "\\",
+    "an open quote": "'",
+    "quotes": "''\"\"``",
+    "brackets": "[x](y){z}",
+    "a comment": "x/*",
+    "very long": "x" * 5000 + "'",
+    "beyond U+FFFF": "🎉 '",
+    "backwards": "\u202e'tset",
+    "two forms": "e\u0301'",
+    "a quote that looks like one": "\u02bc; drop table bystander; --",
+    "blanks": " ' ",
+}
+
+
+@pytest.fixture
+def store(each_store):
+    """MySQL as well."""
+    return each_store
+
+
 @pytest.fixture
 def bystander(store):
     """A table of somebody else's, which has to be there at the end."""
@@ -48,6 +73,30 @@ def test_tables_columns_sources_and_rules(store, bystander, name, publish):
     assert all(found.ok for found in rows[name].expectations)
     assert len(rows[name].expectations) == 4
     assert rows[f"{name}2"].rows_written == 1
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+@pytest.mark.parametrize("publish", ["atomic", "stream"])
+def test_awkward_names_are_only_names_or_refused_as_such(store, bystander, kind, publish):
+    documents = []
+    for where in ("table", "column", "source", "value"):
+        names = {each: AWKWARD[kind] if where == each else f"{each}_{where}" for each in ("table", "column", "value")}
+        columns = {"id": "int64", names["column"]: "utf8"}
+        table = {"columns": columns, "primary_key": ["id"], "rows": [[1, names["value"]]]}
+        documents.append(made(**{names["table"]: table}))
+        documents[-1]["spec"]["name"] = AWKWARD[kind] if where == "source" else where
+
+    result = run(*documents, store.document(publish=publish))
+
+    whole = 0
+    for part in result.sources:
+        rows = [row for row in result.tables if row.source == part.name]
+        told = part.error + "".join(error.message for row in rows for error in row.errors)
+        assert "syntax" not in told.lower(), told
+        assert (part.outcome == "complete" and [row.complete for row in rows] == [True]) != bool(told), told
+        whole += not told
+    # One table for each, and that of the bystander.
+    assert len(store.tables()) == whole + 1 or whole < len(documents)
 
 
 @each_name

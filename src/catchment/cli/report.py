@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from catchment.cli.alike import errors_alike, kept_alike, rows_kept
 from catchment.cli.output import say
 
 if TYPE_CHECKING:
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from catchment.engine.result import Result, TableResult
 
 LISTED_TABLES = 40
-"""Complete tables that are listed one by one; with more only those with something to say are."""
+"""Tables that are listed one by one; with more of them those with something to say go first."""
+LISTED_TEXTS = 20
+"""Different errors, and different reasons for rows that stay, that are told; a page about the run has more."""
 
 
 def print_report(result: Result, what: str = "Sync") -> None:
@@ -26,9 +30,9 @@ def print_report(result: Result, what: str = "Sync") -> None:
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(file=text, force_terminal=on_terminal, highlight=False, width=None if on_terminal else 160)
     _print_tables(console, result.tables)
-    gone = {part.name: part.error for part in result.destinations}
-    for row in result.tables:
-        _print_troubles(console, row, gone.get(row.destination, ""))
+    _print_errors(console, result)
+    _print_left_out(console, result.tables)
+    _print_kept(console, result.tables)
     for part in (*result.sources, *result.destinations):
         if part.error:
             console.print(f"{part.plugin}: {part.error}", style="red", markup=False, soft_wrap=True)
@@ -40,9 +44,8 @@ def _print_tables(console: Console, tables: list[TableResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [row for row in tables if row.errors or row.stale_kept_reason or not row.complete]
-    if len(tables) <= LISTED_TABLES:
-        shown = tables
+    telling = [row for row in tables if row.errors or row.stale_kept_reason or not row.complete]
+    shown = tables if len(tables) <= LISTED_TABLES else telling[:LISTED_TABLES]
     if shown:
         table = Table(box=None, pad_edge=False)
         table.add_column("table", overflow="fold")
@@ -62,7 +65,9 @@ def _print_tables(console: Console, tables: list[TableResult]) -> None:
             )
         console.print(table)
     if len(shown) < len(tables):
-        console.print(f"… and {len(tables) - len(shown):,} complete tables", markup=False, soft_wrap=True)
+        others = [f"{len(telling) - len(shown):,} more like these"] if len(telling) > len(shown) else []
+        others += [f"{len(tables) - len(telling):,} complete tables"] if len(tables) > len(telling) else []
+        _line(console, f"… and {' and '.join(others)}", "")
 
 
 def _state(row: TableResult) -> str:
@@ -73,27 +78,51 @@ def _state(row: TableResult) -> str:
     return "[red]not published[/red]"
 
 
-def _print_troubles(console: Console, row: TableResult, gone: str) -> None:
-    """Print what a table has to say; `gone` is the error of its destination as a whole, which is said once for all."""
-    where = f"{row.source} → {row.destination} {row.table}"
-    for group in row.errors:
-        if group.message == gone:
+def _print_errors(console: Console, result: Result) -> None:
+    """Print errors; those that say the same are one, and so is that of a destination as a whole."""
+    found = errors_alike(result.tables, {part.name: part.error for part in result.destinations})
+    for group in found[:LISTED_TEXTS]:
+        if len(group.tables) == 1 and len(group.clients) < 2:
+            times = f" ({group.count:,} times)" if group.count > 1 else ""
+            _line(console, f"error in {group.place}: {group.text}{times}", "red")
             continue
-        times = f" ({group.count} times)" if group.count > 1 else ""
-        client = f" [{group.client}]" if group.client else ""
-        console.print(f"error in {where}{client}: {group.message}{times}", style="red", markup=False, soft_wrap=True)
-    if row.rows_rejected:
-        console.print(
-            f"{where}: {row.rows_rejected:,} rows were left out", style="yellow", markup=False, soft_wrap=True
-        )
-    for each in row.expectations:
-        if not each.ok and each.severity == "warn":
-            text = f"{where}: `expect` is not kept: {each.rule}, found {each.found}"
-            console.print(text, style="yellow", markup=False, soft_wrap=True)
-    if row.stale_kept_reason:
-        console.print(
-            f"{where}: stale rows are kept: {row.stale_kept_reason}", style="yellow", markup=False, soft_wrap=True
-        )
+        tables = f"{len(group.tables):,} tables" if len(group.tables) > 1 else "one table"
+        where = f"{tables} and {len(group.clients):,} clients" if len(group.clients) > 1 else tables
+        _line(console, f"{group.count:,} errors alike in {where}, the first in {group.place}: {group.text}", "red")
+    _print_rest(console, len(found), "errors")
+
+
+def _print_left_out(console: Console, tables: Sequence[TableResult]) -> None:
+    """Print of each table what else went not as it was meant."""
+    found = []
+    for row in tables:
+        where = f"{row.source} → {row.destination} {row.table}"
+        if row.rows_rejected:
+            found.append(f"{where}: {row.rows_rejected:,} rows were left out")
+        for each in row.expectations:
+            if not each.ok and each.severity == "warn":
+                found.append(f"{where}: `expect` is not kept: {each.rule}, found {each.found}")
+    for text in found[:LISTED_TEXTS]:
+        _line(console, text, "yellow")
+    _print_rest(console, len(found), "of these")
+
+
+def _print_kept(console: Console, tables: Sequence[TableResult]) -> None:
+    """Print which tables kept old rows, how many, and why."""
+    found = kept_alike(tables)
+    for group in found[:LISTED_TEXTS]:
+        where = group.place if group.count == 1 else f"{group.count:,} tables, the first {group.place}"
+        _line(console, f"{where}: stale rows are kept ({rows_kept(group)}): {group.text}", "yellow")
+    _print_rest(console, len(found), "reasons")
+
+
+def _print_rest(console: Console, count: int, what: str) -> None:
+    if count > LISTED_TEXTS:
+        _line(console, f"… and {count - LISTED_TEXTS:,} more {what}; `catchment report` has them", "")
+
+
+def _line(console: Console, text: str, style: str) -> None:
+    console.print(text, style=style or None, markup=False, soft_wrap=True)
 
 
 def counts(result: Result) -> dict[str, Any]:

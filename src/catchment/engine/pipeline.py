@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from catchment import log_context
 from catchment.channel import Budget
 from catchment.engine import rejects
+from catchment.engine.clock import dated_later
 from catchment.engine.expect import Expectations
+from catchment.engine.kept import count_kept, few, held_back
+from catchment.engine.observe import Steps, WatchedSession
 from catchment.engine.result import TableResult
 from catchment.engine.stamp import Stamp
 from catchment.errors import CatchmentError, PluginError, PluginLost
@@ -34,6 +38,9 @@ class Target:
     cleans: bool
     """Whether stale rows are to be deleted at the end."""
 
+    dated_later: str = ""
+    """Why its date does not tell a stale row from a fresh one; empty where it does."""
+
     @property
     def live(self) -> Table:
         """The table that readers see."""
@@ -55,6 +62,12 @@ class Target:
         """Note that the destination failed on this table."""
         self._failed = True
         self.result.add_error("", message)
+
+    def hold_back(self, reason: str) -> None:
+        """Note why it is not published; that is an error of the table, also where only a relation is at fault."""
+        self.result.stale_kept_reason = f"not published: {reason}"
+        if not self.result.errors:
+            self.result.add_error("", f"not published: {reason}")
 
 
 @dataclass(slots=True)
@@ -86,6 +99,8 @@ class Pipeline:
     """Why a transformer as a whole is gone; what went through it before is written all the same."""
     targets: dict[str, Target] = field(default_factory=dict)
     """By name of the source's table."""
+    steps: Steps = field(default_factory=Steps)
+    finished: bool = False
     _session: WriteSession | None = None
     _flushed: bool = False
 
@@ -93,7 +108,9 @@ class Pipeline:
     def session(self) -> WriteSession:
         """The open session; opened at first use."""
         if self._session is None:
-            self._session = self.destination.session(self.budget, max_rejects=self.max_rejects)
+            with log_context.about(destination=self.destination_name):
+                session = self.destination.session(self.budget, max_rejects=self.max_rejects)
+            self._session = WatchedSession(session, self.steps, self.destination_name)
         return self._session
 
     def migrate(self, table: Table) -> None:
@@ -122,18 +139,28 @@ class Pipeline:
         if any(other is not target and other.live.name == live.name for other in self.targets.values()):
             target.fail(f"two tables of source `{self.stamp.source_name}` are called `{live.name}` after transformers")
             return
-        if self.expectations is not None and not target.staged:
-            try:
-                self.expectations.note(live)
-            except PluginError as error:
-                target.fail(str(error))
+        if not target.staged:
+            self._look_at_what_is_there(target)
         if self.migrates or target.staged:
             staged = written if target.staged else None
             self._send(target, MigrateTable(live, force=self.force, staged=staged))
 
+    def _look_at_what_is_there(self, target: Target) -> None:
+        """Ask about a live table what cannot be asked any more once it gets rows."""
+        try:
+            if self.expectations is not None:
+                self.expectations.note(target.live)
+            if target.cleans:
+                stamp = self.stamp
+                target.dated_later = dated_later(self.destination, target.live, stamp.source_name, stamp.sync_time)
+        except PluginError as error:
+            target.fail(str(error))
+
     def leave(self, table: Table, reason: str = "") -> None:
         """Make a target for a table whose columns the source cannot tell: nothing is made, changed or deleted."""
         result = TableResult(source=self.stamp.source_name, destination=self.destination_name, table=table.name)
+        if self.stamp.write_mode == "overwrite-delete-stale":
+            result.stale_kept_reason = "its columns cannot be told"
         target = self.targets[table.name] = Target(table, (table,), table, result, cleans=False)
         if reason:
             target.fail(reason)
@@ -181,12 +208,18 @@ class Pipeline:
         self._take_stats()
 
     def finish(
-        self, incomplete: Mapping[str, str], *, clients: Mapping[str, tuple[str, ...]] = _NO_CLIENTS, aborted: str = ""
+        self,
+        incomplete: Mapping[str, str],
+        *,
+        clients: Mapping[str, tuple[str, ...]] = _NO_CLIENTS,
+        aborted: str = "",
+        hurried: bool = False,
     ) -> None:
         """Flush, then publish or delete stale rows.
 
         `incomplete` has the reason for every source's table that was not read to its end, `clients` those whose share
-        of it was; `aborted` says why the whole source was not: nothing is published then and nothing deleted.
+        of it was; `aborted` says why the whole source was not: nothing is published then and nothing deleted. A
+        `hurried` end asks for no numbers of rows.
         """
         staged = [target for target in self.targets.values() if target.staged]
         # Rows that will not be published need not be written to the end.
@@ -198,7 +231,7 @@ class Pipeline:
         incomplete = {**incomplete, **lacking}
         # Whose rows were put aside nobody knows, so that no client's share counts as whole.
         clients = {
-            name: done for name, done in clients.items() if not any(above in lacking for above in self._line(name))
+            name: done for name, done in clients.items() if not any(above in lacking for above in self.line(name))
         }
         if self.lost is None:
             if staged:
@@ -211,9 +244,29 @@ class Pipeline:
         self._take_stats()
         for target in self.targets.values():
             result = target.result
-            result.complete = not (target.failed or aborted or target.source.name in incomplete or self.lost)
+            whole = not (target.failed or aborted or target.source.name in incomplete or self.lost)
+            result.complete = whole and (result.published or not target.staged)
             if target.staged and not result.published:
                 result.rows_written = result.bytes = 0
+            if target.cleans and not result.stale_kept_reason:
+                if target.failed or self.lost:
+                    result.stale_kept_reason = "writing it failed"
+                elif result.rows_stale_deleted is not None:
+                    result.rows_stale_kept = result.rows_stale_kept or 0
+        if not hurried:
+            count_kept(self)
+        self.finished = True
+
+    def leave_off(self, reason: str) -> None:
+        """Settle the results from another thread, as a plugin keeps `finish` from its end."""
+        self._take_stats()
+        for target in self.targets.values():
+            result = target.result
+            result.complete = False
+            if target.staged and not result.published:
+                result.rows_written = result.bytes = 0
+            if target.cleans and not result.stale_kept_reason:
+                result.stale_kept_reason = f"as far as it is known: {reason}"
 
     def close(self) -> None:
         """End the session; staged tables that were not published go."""
@@ -347,12 +400,12 @@ class Pipeline:
                 target.result.stale_kept_reason = f"not published: {aborted}"
             return
         unexpected = self.expectations.unexpected(staged, incomplete) if self.expectations is not None else {}
-        held = self._held_back(staged, incomplete, unexpected)
+        held = held_back(self, staged, incomplete, unexpected)
         swaps = []
         for target in staged:
             reason = incomplete.get(target.source.name, "")
             if target.source.name in held:
-                target.result.stale_kept_reason = f"not published: {held[target.source.name]}"
+                target.hold_back(held[target.source.name])
                 continue
             target.result.stale_kept_reason = reason
             stamp = self.stamp
@@ -369,8 +422,10 @@ class Pipeline:
             if isinstance(error, PluginLost):
                 self._lose(error)
             for target in staged:
-                if target.source.name not in held and not target.failed:
-                    target.fail(f"not published: {error}")
+                if target.source.name not in held:
+                    target.result.stale_kept_reason = "not published, as publishing failed"
+                    if not target.failed:
+                        target.fail(f"not published: {error}")
             return
         for target in staged:
             if target.source.name not in held:
@@ -393,38 +448,10 @@ class Pipeline:
             return ""
         return parent.live.name if parent is not None and pointed else ""
 
-    def _held_back(
-        self, staged: Sequence[Target], incomplete: Mapping[str, str], unexpected: Mapping[str, str]
-    ) -> dict[str, str]:
-        """Source's tables that must keep their last good state, with the reason.
-
-        One that the destination failed on, one whose rows are not as expected, one without keys that was not read to
-        its end (there is nothing to merge it by), and all their relations, so that no row points to one that is not
-        there.
-        """
-        cause: dict[str, str] = {}
-        for target in staged:
-            name = target.source.name
-            if target.failed:
-                cause[name] = f"writing table `{target.live.name}` failed"
-            elif name in unexpected:
-                cause[name] = unexpected[name]
-            elif name in incomplete and not _has_own_keys(target.live):
-                cause[name] = f"table `{target.live.name}` has no keys to merge by, and {incomplete[name]}"
-        roots = {self._root(name): reason for name, reason in cause.items()}
-        return {
-            target.source.name: cause.get(target.source.name, roots[self._root(target.source.name)])
-            for target in staged
-            if self._root(target.source.name) in roots
-        }
-
-    def _line(self, name: str) -> list[str]:
+    def line(self, name: str) -> list[str]:
         """The source's table and those above it, up to its root."""
         parent = self.targets[name].source.parent
-        return [name, *(self._line(parent) if parent in self.targets else ())]
-
-    def _root(self, name: str) -> str:
-        return self._line(name)[-1]
+        return [name, *(self.line(parent) if parent in self.targets else ())]
 
     def _delete_stale(
         self, incomplete: Mapping[str, str], clients: Mapping[str, tuple[str, ...]], aborted: str
@@ -438,12 +465,11 @@ class Pipeline:
             by_client = CQ_CLIENT_ID in target.live and self.destination.capabilities.deletes_by_client
             done = clients.get(target.source.name, ()) if by_client and not aborted else ()
             if not target.staged:
-                target.result.stale_kept_reason = reason
+                target.result.stale_kept_reason = reason or target.dated_later
             if reason and not done:
                 continue
             if reason:
-                named = ", ".join(f"`{client}`" for client in done)
-                target.result.stale_kept_reason = f"{reason}; only those of {named} are deleted"
+                target.result.stale_kept_reason = f"{reason}; only those of {few(done)} are deleted"
             if self.expectations is not None and not reason and self.expectations.keeps_stale(target):
                 continue
             message = DeleteStale(
@@ -471,8 +497,3 @@ def _fitting(transformer: TransformerPlugin, result: Table, batch: pa.RecordBatc
 
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"`{field.name}` {field.type}" for field in schema)
-
-
-def _has_own_keys(table: Table) -> bool:
-    """Whether equal rows of two syncs have equal keys: a random `_cq_id` alone is no such key."""
-    return bool(table.primary_keys) and table.primary_keys != (CQ_ID,)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter
@@ -59,7 +59,8 @@ class TableResult:
     rows_stale_deleted: int | None = None
     """None where the destination cannot tell."""
     rows_stale_kept: int | None = None
-    """None where none were to be deleted, or their number is not known."""
+    """Rows of the source from earlier syncs that stayed; None where none were to be deleted, the destination cannot
+    count them, or the sync was interrupted."""
     stale_kept_reason: str = ""
     """Why stale rows were not deleted though the write mode asks for it; empty if they were."""
     expectations: list[Expectation] = field(default_factory=list)
@@ -118,8 +119,10 @@ class Result:
 
     def settle(self) -> None:
         """Set `ended` and `outcome` from what the parts say."""
-        self.ended = datetime.now(UTC)
         parts = [*self.sources, *self.destinations]
+        # The clock may have been set back meanwhile; the seconds of a part are not told by it.
+        longest = timedelta(seconds=max((part.seconds for part in parts), default=0.0))
+        self.ended = max(datetime.now(UTC), self.started + longest)
         if any(part.outcome == "interrupted" for part in parts):
             self.outcome = "interrupted"
         elif any(part.outcome == "failed" for part in parts):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from catchment import log_context
 from catchment.channel import Channel, ChannelClosed
 from catchment.coalesce import size_of
 from catchment.engine.pipeline import Pipeline
@@ -16,6 +17,7 @@ from catchment.engine.result import PluginResult, TableResult
 from catchment.errors import CatchmentError, PluginError
 from catchment.messages import (
     ClientDone,
+    ClientRead,
     Cursor,
     DeleteRecord,
     Insert,
@@ -34,6 +36,8 @@ READ_AHEAD_BYTES = 8 << 20
 """Bytes that a source may be ahead of its destinations."""
 CHECKPOINT_S = 60.0
 """Seconds after which a cursor makes the engine flush, so that a long sync of an incremental table saves its way."""
+MOST_CLIENTS = 1_000
+"""Shares of clients that a source's run remembers for those who look on; an organisation may have many more."""
 
 
 class Interrupted(CatchmentError):
@@ -55,6 +59,8 @@ class Reading:
     last_at: float = 0.0
     clients_done: set[str] = field(default_factory=set)
     clients_failed: set[str] = field(default_factory=set)
+    clients_read: list[ClientRead] = field(default_factory=list)
+    """How the reading of its clients went; not all of them where there are very many."""
 
     def note_rows(self, count: int, size_bytes: int) -> None:
         """Count rows and bytes, and the time from the first to the last of them."""
@@ -86,6 +92,7 @@ class SourceRun:
         self._request = request
         self._channel: Channel[SyncMessage] = Channel(READ_AHEAD_BYTES)
         self._cursors: list[Cursor] = []
+        self._clients_left = MOST_CLIENTS
         self._saved_at = time.monotonic()
         self._ended = False
         self._doubt = ""
@@ -117,13 +124,24 @@ class SourceRun:
                 self._plugin.interrupt()
         self._end(aborted)
         # A source that is stuck must not keep the sync from ending; its thread is a daemon.
-        pump.join(timeout=5.0)
+        pump.join(timeout=2.0 if self._interrupted.is_set() else 5.0)
         self.result.seconds = time.monotonic() - started
 
     def interrupt(self) -> None:
         """End the reading; what was accepted is flushed where rows are visible as they come."""
         self._interrupted.set()
         self._channel.close(Interrupted("the sync was interrupted"))
+
+    def leave(self, reason: str) -> set[str]:
+        """Settle what is known while a plugin keeps the run from ending; the names of the destinations that do.
+
+        Called from another thread, and nothing follows.
+        """
+        left = [pipeline for pipeline in self.pipelines if not pipeline.finished]
+        for pipeline in left:
+            pipeline.leave_off(reason)
+        self._ended = True
+        return {pipeline.destination_name for pipeline in left}
 
     def tables(self) -> list[TableResult]:
         """The results so far, one per table and destination; also while `run` runs."""
@@ -146,9 +164,10 @@ class SourceRun:
         """Move the source's messages into the channel, so that a slow source can be interrupted."""
         messages: Iterable[SyncMessage] | None = None
         try:
-            messages = self._plugin.sync(self._request)
-            for message in messages:
-                self._channel.put(message, size_of(message.batch) if isinstance(message, Insert) else 0)
+            with log_context.about(source=self.name):
+                messages = self._plugin.sync(self._request)
+                for message in messages:
+                    self._channel.put(message, size_of(message.batch) if isinstance(message, Insert) else 0)
             self._channel.close()
         except ChannelClosed:
             pass
@@ -199,6 +218,10 @@ class SourceRun:
                 log.error("%s", text, extra={"source": self.name, "plugin": self._plugin.name})
             case ClientDone(name, client):
                 self._known(name).clients_done.add(client)
+            case ClientRead(name):
+                self._clients_left -= 1
+                if self._clients_left >= 0:
+                    self._known(name).clients_read.append(message)
             case Cursor():
                 self._cursors.append(message)
                 if time.monotonic() - self._saved_at > CHECKPOINT_S:
@@ -227,7 +250,7 @@ class SourceRun:
         incomplete = self._incomplete()
         clients = {name: tuple(sorted(self._complete_clients(name))) for name in incomplete}
         for pipeline in self.pipelines:
-            pipeline.finish(incomplete, clients=clients, aborted=aborted)
+            pipeline.finish(incomplete, clients=clients, aborted=aborted, hurried=self._interrupted.is_set())
         self._ended = True
         self._acknowledge()
 

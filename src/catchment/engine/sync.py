@@ -11,18 +11,20 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catchment import __version__
+from catchment import __version__, log_context
 from catchment.channel import Budget
 from catchment.engine import registry
 from catchment.engine.connections import Connections, reached_by
 from catchment.engine.expect import Expectations
 from catchment.engine.foreign import destination_at
+from catchment.engine.giving_up import settled
+from catchment.engine.observe import Observer, Steps
 from catchment.engine.pipeline import Pipeline
 from catchment.engine.plan import Plan, backend_destination, used_destinations
 from catchment.engine.result import PluginResult, Result, TableResult
@@ -34,7 +36,7 @@ from catchment.plugin import Backend, DestinationPlugin, SourcePlugin, SyncReque
 from catchment.schema.internal import add_client_id
 from catchment.schema.select import Selection, matches
 from catchment.schema.table import Table
-from catchment.spec.model import BackendOptions, DestinationConfig, SourceConfig
+from catchment.spec.model import BackendOptions, Config, DestinationConfig, SourceConfig
 
 log = logging.getLogger("catchment.sync")
 
@@ -66,7 +68,7 @@ class Sync:
     reads = True
     """Whether sources are asked for rows."""
 
-    def __init__(self, plan: Plan, options: Options | None = None) -> None:
+    def __init__(self, plan: Plan, options: Options | None = None, observers: Sequence[Observer] = ()) -> None:
         self.options = options or Options()
         self.plan = plan
         invocation_id = self.options.invocation_id or str(uuid.uuid4())
@@ -81,15 +83,31 @@ class Sync:
         self._runs: list[SourceRun] = []
         self.notes: list[str] = []
         """What the user is to be told besides the result."""
+        self._observers = observers
         self._interrupted = threading.Event()
         self._lock = threading.Lock()
+
+    @property
+    def config(self) -> Config:
+        """What is run."""
+        return self.plan.config
 
     def run(self) -> Result:
         """Sync every source. Raises nothing for what went wrong in a plugin: that is in the result."""
         with self.plan.redactor.guarding("catchment"):
+            self._tell(lambda observer: observer.began(self))
             self._run()
-        self.result.redact(self.plan.redactor)
+            self.result.redact(self.plan.redactor)
+            self._tell(lambda observer: observer.ended())
         return self.result
+
+    def _tell(self, what: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                what(observer)
+            except Exception:
+                # Rows are not lost because somebody looks on.
+                log.warning("telemetry failed", exc_info=True)
 
     def _run(self) -> None:
         config = self.plan.config
@@ -116,7 +134,7 @@ class Sync:
                 if not any(config.name == where and matches(glob, name) for where, name in names):
                     note = f"destination `{config.name}`: `expect` has rules for {glob!r}, but no such table"
                     self.notes.append(note)
-                    log.warning("%s", note)
+                    log.warning("%s", note, extra={"destination": config.name, "plugin": config.path})
 
     def interrupt(self) -> None:
         """Stop reading every source and end the sync in order."""
@@ -125,31 +143,58 @@ class Sync:
             for run in self._runs:
                 run.interrupt()
 
-    def tables(self) -> list[TableResult]:
-        """The tables' results so far."""
-        return [row for run in list(self._runs) for row in run.tables()]
+    def give_up(self, waited_s: float) -> Result:
+        """Settle an interrupted run that does not end, as a plugin is stuck; its threads are left where they are."""
+        self.result = settled(self.result, list(self._runs), waited_s)
+        self.result.redact(self.plan.redactor)
+        stuck = [part for part in (*self.result.sources, *self.result.destinations) if part.error]
+        for part in stuck:
+            log.error("%s", part.error, extra={"plugin": part.name})
+        if not stuck:
+            self.notes.append(
+                f"a plugin did not close within {waited_s:.0f} seconds of the interrupt; rows are not at stake"
+            )
+        telling = threading.Thread(target=self._tell, args=[lambda observer: observer.ended()], daemon=True)
+        telling.start()
+        telling.join(1.0)
+        return self.result
+
+    def tables(self, sources: Collection[str] | None = None) -> list[TableResult]:
+        """The tables' results so far; of `sources` only, if they are given."""
+        runs = [run for run in self._runs if sources is None or run.name in sources]
+        return [row for run in runs for row in run.tables()]
 
     def _open(self, config: DestinationConfig) -> None:
         result = PluginResult(config.name, config.version_string)
         self._results[config.name] = result
         self.result.destinations.append(result)
+        steps = Steps()
         try:
-            plugin = registry.destination_for(config)
-            self._destinations[config.name] = plugin
-            plugin.init(config.spec, invocation_id=self.result.invocation_id)
-            if config.publish == "atomic" and plugin.capabilities.publish == "none":
-                raise PluginError(
-                    "its server cannot publish rows that were staged", hint="write `publish: stream`, or leave it out"
-                )
+            with steps.take("open"):
+                self._init(config)
         except Exception as error:
             known = isinstance(error, CatchmentError)
             result.outcome, result.error = "failed", str(error) if known else f"{type(error).__name__}: {error}"
             self._unusable.add(config.name)
             fields = {"destination": config.name, "plugin": config.path}
             log.error("the destination cannot be used: %s", error, exc_info=not known, extra=fields)
+        self._tell(lambda observer: observer.opened(config.name, steps.taken[0]))
+
+    def _init(self, config: DestinationConfig) -> None:
+        plugin = registry.destination_for(config)
+        self._destinations[config.name] = plugin
+        plugin.init(config.spec, invocation_id=self.result.invocation_id)
+        if config.publish == "atomic" and plugin.capabilities.publish == "none":
+            raise PluginError(
+                "its server cannot publish rows that were staged", hint="write `publish: stream`, or leave it out"
+            )
 
     def _sync(self, config: SourceConfig) -> None:
         """Sync one source; the top of its thread."""
+        with log_context.about(source=config.name):
+            self._sync_source(config)
+
+    def _sync_source(self, config: SourceConfig) -> None:
         now = datetime.now(UTC)
         result = PluginResult(config.name, config.version_string, sync_time=now)
         with self._lock:
@@ -158,8 +203,10 @@ class Sync:
                 result.outcome = "interrupted"
                 return
         source = registry.source_for(config)
+        run: SourceRun | None = None
         pipelines: list[Pipeline] = []
         fields = {"source": config.name, "plugin": config.path, "destinations": config.destinations}
+        self._tell(lambda observer: observer.source_began(config, result))
         log.info("Start %s", self.what, extra=fields | {"sync_time": now.isoformat()})
         try:
             for destination in self._usable(config):
@@ -182,6 +229,7 @@ class Sync:
             log.exception("the source failed", extra={"source": config.name, "plugin": config.path})
         finally:
             self._end(source, pipelines)
+            self._tell(lambda observer: observer.source_ended(config, result, run))
             log.info("End %s", self.what, extra=fields | {"outcome": result.outcome})
 
     def _carry_out(self, config: SourceConfig, source: SourcePlugin, run: SourceRun) -> None:
@@ -226,11 +274,12 @@ class Sync:
             try:
                 pipeline.close()
             except CatchmentError as error:
-                log.error("destination `%s` did not end cleanly: %s", pipeline.destination_name, error)
+                fields = {"destination": pipeline.destination_name, "plugin": pipeline.destination.name}
+                log.error("destination `%s` did not end cleanly: %s", pipeline.destination_name, error, extra=fields)
         try:
             source.close()
         except CatchmentError as error:
-            log.error("source did not end cleanly: %s", error)
+            log.error("source did not end cleanly: %s", error, extra={"plugin": source.name})
 
     def _usable(self, source: SourceConfig) -> list[DestinationConfig]:
         return [
@@ -305,6 +354,7 @@ class Sync:
             backend=backend,
             shard=self.options.shard,
             stop_on_error=source.on_error == "stop",
+            idle_s=source.timeouts.idle,
         )
 
     def _backend(self, source: SourceConfig, options: BackendOptions, reached: Callable[[str], str]) -> Backend:
@@ -330,12 +380,12 @@ def selection(source: SourceConfig) -> Selection:
     return Selection(tuple(source.tables), tuple(source.skip_tables), source.skip_dependent_tables)
 
 
-def migrate(plan: Plan, options: Options | None = None) -> Result:
+def migrate(plan: Plan, options: Options | None = None, observers: Sequence[Observer] = ()) -> Result:
     """Create and change every table as a sync would, and write no rows."""
     options = replace(options or Options(), migrate=True)
     # Staging would leave the live tables as they are until rows come; here they are what it is about.
     streaming = {name: replace(able, publish="none") for name, able in plan.capabilities.items()}
-    return _Migration(replace(plan, capabilities=streaming), options).run()
+    return _Migration(replace(plan, capabilities=streaming), options, observers).run()
 
 
 class _Migration(Sync):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
+from catchment import log_context
 from catchment.channel import Budget
 from catchment.errors import CatchmentError, PluginError, PluginLost, RowsRefused, Transient
 from catchment.plugin import BatchSize, Reject, WriteStats
@@ -316,7 +317,9 @@ class Lane:
         """End the table with `error`; the first one stays."""
         if self.error is None:
             if not isinstance(error, CatchmentError):
-                log.exception("a write failed", extra={"plugin": self.session.host.name, "table": self.name})
+                log.exception(
+                    "a write failed", extra={"plugin": self.session.host.name, "table": (self.live or self).name}
+                )
                 error = PluginError(f"{type(error).__name__}: {error}")
             self.error = error if isinstance(error, PluginError) else PluginError(str(error))
             self.stats.error = self._shown(str(self.error))
@@ -331,14 +334,16 @@ class Lane:
         if self.error is None and self.session.lost is None:
             started = time.perf_counter()
             try:
-                if queued.alone:
-                    self.session.host.call([self.name], queued.call, stream=queued.stream)
-                else:
-                    self.session.host.attempt(queued.call)
+                with log_context.about(self.session.about, table=(self.live or self).name):
+                    if queued.alone:
+                        self.session.host.call([self.name], queued.call, stream=queued.stream)
+                    else:
+                        self.session.host.attempt(queued.call)
             except Exception as error:
                 self.fail(error)
             with self._lock:
                 self.stats.seconds += time.perf_counter() - started
+                self.stats.ended = time.time()
         if queued.stream is not None:
             queued.stream.settle()
         size_bytes = queued.size_bytes

@@ -39,12 +39,15 @@ class Pool:
             self._changed.notify()
         return future
 
-    def stop(self) -> None:
-        """End the threads, and wait until they have ended; no call may be waiting for one of its own by then."""
+    def stop(self, *, waits: bool = True) -> None:
+        """End the threads, and wait until they have ended; no call may be waiting for one of its own by then.
+
+        Without the wait those that are stuck are left behind.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        for thread in self._started:
+        for thread in self._started if waits else ():
             thread.join()
 
     def _work(self) -> None:

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from concurrent.futures import wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from catchment import log_context
 from catchment.channel import ChannelClosed
-from catchment.coalesce import Coalescer
+from catchment.coalesce import Coalescer, Silent
 from catchment.errors import CatchmentError, PluginError, Transient
 from catchment.messages import (
     ClientDone,
+    ClientRead,
     Cursor,
     DeleteRecord,
     Insert,
@@ -41,6 +43,7 @@ from catchment.sdk import rows as row_batches
 from catchment.sdk.pool import Pool
 from catchment.sdk.source import Context, FieldLog, Source, TableFunction
 from catchment.sdk.state import StateTable
+from catchment.sdk.yielded import OWN_COLUMNS, left_out_text, with_keys, without_own
 from catchment.spec.fields import Spec, parse_spec, secrets_of
 
 log = logging.getLogger("catchment.source")
@@ -54,10 +57,6 @@ CHANNEL_BYTES = 16 << 20
 """Bytes of batches that may wait for the reader."""
 TRIES = 3
 """Times that a table function is called while it raises `Transient` before it yielded anything."""
-OWN_COLUMNS = frozenset(
-    (internal.CQ_ID, internal.CQ_PARENT_ID, internal.CQ_CLIENT_ID, internal.CQ_SYNC_TIME, internal.CQ_SOURCE_NAME)
-)
-"""Columns of a source's table that are left out: those of this sync take their place."""
 
 
 class SourceHost(Generic[S, C]):
@@ -105,7 +104,8 @@ class SourceHost(Generic[S, C]):
         functions_selected = [functions[table.name] for table in selected]
         run = _Run(self.name, request, functions_selected, self._made_client(), self._spec, saved, self._parents())
         yield from run.messages()
-        yield from self._deletions({table.name for table in selected})
+        if not run.stuck:
+            yield from self._deletions({table.name for table in selected})
 
     def acknowledge(self, cursors: Sequence[Cursor]) -> None:
         """Save the cursors."""
@@ -178,6 +178,21 @@ class _Share(Generic[C]):
     client_id: str
     failed: set[str] = field(default_factory=set)
     """Tables of this share's tree that had an error."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows sent, by table."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    reads: list[str] = field(default_factory=list)
+    """Tables whose functions run at this moment."""
+    ended: bool = False
+
+    @contextmanager
+    def reading(self, table_name: str) -> Iterator[None]:
+        """Have it known that this table's function runs."""
+        self.reads.append(table_name)
+        try:
+            yield
+        finally:
+            self.reads.remove(table_name)
 
 
 class _Run(Generic[C]):
@@ -199,7 +214,11 @@ class _Run(Generic[C]):
         self._client = client
         self._spec = spec
         self._saved = saved
-        self._channel = Coalescer(CHANNEL_BYTES)
+        self._channel = Coalescer(CHANNEL_BYTES, idle_s=request.idle_s, what=f"source `{plugin}`")
+        self._begun: list[_Share[C]] = []
+        self.stuck = False
+        """Whether a table function said nothing for so long that nobody waits for it any more."""
+        self._about = log_context.current()
         self._stopping = threading.Event()
         own = [function.table for function in functions]
         self._full = {table.name: self._with_own_columns(table) for table in own}
@@ -218,16 +237,25 @@ class _Run(Generic[C]):
         top.start()
         try:
             yield from self._channel
+        except Silent as silent:
+            self.stuck = True
+            left = [share for share in self._begun if not share.ended]
+            if not left:
+                raise
+            for share in left:
+                yield from _silenced(share, silent)
         finally:
             self._stopping.set()
             self._channel.abandon()
-            top.join()
+            if not self.stuck:
+                top.join()
             for pool in self._pools:
-                pool.stop()
+                pool.stop(waits=not self.stuck)
 
     def _work(self) -> None:
         try:
-            futures = [self._pools[0].submit(self._run_share, share) for share in self._shares()]
+            self._begun = self._shares()
+            futures = [self._pools[0].submit(self._run_share, share) for share in self._begun]
             wait(futures)
             for future in futures:
                 future.result()
@@ -268,13 +296,18 @@ class _Run(Generic[C]):
 
     def _run_share(self, share: _Share[C]) -> None:
         """A top-level table of one client, with all below it."""
+        started = time.time()
         self._read(share, share.function, {}, None, 0)
+        ended = time.time()
         whole = {""}
         for function in self._below(share.function):
+            name = function.table.name
+            self._channel.put(ClientRead(name, share.client_id, started, ended, share.rows[name]))
             # The rows below a row that never came are missing as well.
-            if function.table.parent in whole and function.table.name not in share.failed:
-                whole.add(function.table.name)
-                self._channel.put(ClientDone(function.table.name, share.client_id))
+            if function.table.parent in whole and name not in share.failed:
+                whole.add(name)
+                self._channel.put(ClientDone(name, share.client_id))
+        share.ended = True
 
     def _below(self, function: TableFunction[C]) -> Iterator[TableFunction[C]]:
         yield function
@@ -293,10 +326,11 @@ class _Run(Generic[C]):
         if self._stopping.is_set():
             raise ChannelClosed
         name = function.table.name
+        about = {"plugin": self._plugin, "table": name, "client": share.client_id}
         context = Context(
             client=share.client,
             spec=self._spec,
-            log=FieldLog(log, {"plugin": self._plugin, "table": name, "client": share.client_id}),
+            log=FieldLog(log, about),
             parent=parent,
         )
         keyless: Counter[str] = Counter()
@@ -305,7 +339,11 @@ class _Run(Generic[C]):
             if key in self._saved:
                 saved = largest = cursors.from_text(self._saved[key], function.table.column(function.incremental), key)
                 context.cursor = cursors.to_value(saved)
-            with closing(self._batches(function, context)) as batches:
+            with (
+                log_context.about(self._about, **about),
+                share.reading(name),
+                closing(self._batches(function, context)) as batches,
+            ):
                 for batch in batches:
                     if self._stopping.is_set():
                         raise ChannelClosed
@@ -318,7 +356,7 @@ class _Run(Generic[C]):
             # A table function that exits the interpreter (`SystemExit`) ends its table as well, not the thread.
             self._fail(share, name, _explained(error, context.log))
         for names, count in keyless.items():
-            self._fail(share, name, PluginError(_left_out(count, names)))
+            self._fail(share, name, PluginError(left_out_text(count, names)))
         for count, example in context.skipped:
             share.failed.add(name)
             self._channel.put(RowsSkipped(name, count, example, share.client_id))
@@ -335,7 +373,7 @@ class _Run(Generic[C]):
             sent = False
             retried: type[Exception] | tuple[()] = Transient if attempt < TRIES else ()
             try:
-                rows = _without_own(function.table.name, function.read(context))
+                rows = without_own(function.table.name, function.read(context))
                 for batch in row_batches.batches(function.table, rows, retried=retried):
                     sent = True
                     yield batch
@@ -358,11 +396,14 @@ class _Run(Generic[C]):
         keyless: Counter[str],
     ) -> None:
         name = function.table.name
-        batch = _with_keys(function.table, batch, keyless)
+        batch = with_keys(function.table, batch, keyless)
         if batch.num_rows == 0:
             return
         full = self._completed(share, name, batch, parent_id)
         self._channel.put(Insert(self._full[name], full))
+        with share.lock:
+            # Rows below several rows are read at once.
+            share.rows[name] += batch.num_rows
         children = self._children[name]
         if children:
             ids = full.column(internal.CQ_ID)
@@ -434,40 +475,17 @@ class _Run(Generic[C]):
         return cursors.cursor_key(function.table.name, share.client_id, keys)
 
 
+def _silenced(share: _Share[Any], silent: Silent) -> Iterator[TableError]:
+    """What is said of a share that came to no end: its table lacks rows, and so does each that is being read."""
+    top = share.function.table.name
+    for name in dict.fromkeys([top, *share.reads]):
+        text = f"it was not read to its end: {silent}" if name in share.reads else f"it was not begun: {silent}"
+        yield TableError(name, text, share.client_id)
+
+
 def _client_id(client: object, otherwise: str) -> str:
     found = getattr(client, "id", otherwise)
     return str(found() if callable(found) else found)
-
-
-def _with_keys(table: Table, batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
-    """The rows whose primary key is whole; the others are counted in `left_out`, by the columns without a value."""
-    broken = [name for name in table.primary_keys if batch.column(name).null_count]
-    if not broken:
-        return batch
-    whole = batch.column(broken[0]).is_valid()
-    for name in broken[1:]:
-        whole = pc.and_(whole, batch.column(name).is_valid())
-    kept = batch.filter(whole)
-    left_out[", ".join(f"`{name}`" for name in broken)] += batch.num_rows - kept.num_rows
-    return kept
-
-
-def _left_out(count: int, names: str) -> str:
-    rows = "1 row has" if count == 1 else f"{count} rows have"
-    return f"{rows} no value in the primary key ({names}) and {'is' if count == 1 else 'are'} left out"
-
-
-def _without_own(table_name: str, rows: row_batches.Rows | None) -> Iterator[Any]:
-    """`rows` with Arrow data rid of the columns that this sync adds itself."""
-    if rows is None:
-        raise PluginError(
-            f"the function of table `{table_name}` returned None; yield its rows, or return them as a list"
-        )
-    for item in [rows] if isinstance(rows, (pa.RecordBatch, pa.Table)) else rows:
-        if isinstance(item, (pa.RecordBatch, pa.Table)) and not OWN_COLUMNS.isdisjoint(item.schema.names):
-            yield item.select([name for name in item.schema.names if name not in OWN_COLUMNS])
-        else:
-            yield item
 
 
 def _explained(error: BaseException, log: FieldLog | logging.Logger) -> PluginError:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from catchment import log_context
 from catchment.channel import Budget
 from catchment.errors import CatchmentError, PluginError, PluginLost, Transient
 from catchment.messages import DeleteRecord, DeleteStale, Insert, MigrateTable, WriteMessage
@@ -183,10 +184,11 @@ class DestinationHost:
         What is not ours becomes a `PluginError`, its traceback goes to the log: all of the author's code runs in here.
         """
         try:
-            try:
-                return work()
-            except Transient as first:
-                return self._attempt_again(work, first)
+            with log_context.about(plugin=self.name):
+                try:
+                    return work()
+                except Transient as first:
+                    return self._attempt_again(work, first)
         except CatchmentError:
             raise
         except Exception as error:
@@ -229,6 +231,8 @@ class Session:
 
     def __init__(self, host: DestinationHost, budget: Budget, max_rejects: int = 0) -> None:
         self.host = host
+        self.about = log_context.current()
+        """What is known of the session where it was begun; its writes run on threads of their own."""
         self.budget = budget
         self.max_rejects = max_rejects
         self.lost: PluginLost | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from catchment.cli.alike import Alike, errors_alike, kept_alike, place, rows_kept
 from catchment.cli.html_report.elements import Html, badge, folded, join, section, shortened, table, tag
 
 if TYPE_CHECKING:
@@ -14,16 +14,6 @@ if TYPE_CHECKING:
 GROUPS_SHOWN = 100
 NAMES_SHOWN = 12
 RULES_SHOWN = 300
-
-
-@dataclass(slots=True)
-class _Group:
-    """Errors of the same text, wherever they came from."""
-
-    message: str
-    example: str
-    count: int = 0
-    places: list[str] = field(default_factory=list)
 
 
 def troubles(result: Result) -> Html:
@@ -35,36 +25,31 @@ def troubles(result: Result) -> Html:
     return section("What needs a look", *parts, id_="troubles")
 
 
-def place(row: TableResult) -> str:
-    """A table of a source in a destination."""
-    return f"{row.table} ({row.source} → {row.destination})"
-
-
 def _errors(result: Result) -> Iterator[Html]:
-    groups: dict[str, _Group] = {}
+    wholes: dict[str, Alike] = {}
     for part in (*result.sources, *result.destinations):
         if part.error:
-            group = groups.setdefault(part.error, _Group(part.error, part.error))
+            group = wholes.setdefault(part.error, Alike(part.error))
             group.count += 1
-            group.places.append(part.plugin)
-    for row in result.tables:
-        for error in row.errors:
-            group = groups.setdefault(error.message, _Group(error.message, error.first_example))
-            group.count += error.count
-            group.places.append(place(row) + (f" [{error.client}]" if error.client else ""))
-    if not groups:
+            group.places[part.plugin] = None
+    gone = {part.name: part.error for part in result.destinations if part.error}
+    found = sorted([*wholes.values(), *errors_alike(result.tables, gone)], key=lambda group: -group.count)
+    if not found:
         return
-    found = sorted(groups.values(), key=lambda group: -group.count)
     yield tag("h3", "Errors")
     yield join(_error(group) for group in found[:GROUPS_SHOWN])
     if len(found) > GROUPS_SHOWN:
         yield tag("p", f"… and {len(found) - GROUPS_SHOWN:,} more texts", class_="dim")
 
 
-def _error(group: _Group) -> Html:
+def _error(group: Alike) -> Html:
     times = f"{group.count:,} times" if group.count > 1 else "once"
-    inner = [tag("pre", shortened(group.message)), tag("p", f"{times}, in {_names(group.places)}", class_="dim")]
-    if group.example not in ("", group.message):
+    clients = f" for {len(group.clients):,} clients" if len(group.clients) > 1 else ""
+    inner = [
+        tag("pre", shortened(group.text)),
+        tag("p", f"{times}{clients}, in {_names(list(group.places))}", class_="dim"),
+    ]
+    if group.example not in ("", group.text):
         inner.append(folded("the first of them", tag("pre", shortened(group.example))))
     return tag("article", *inner, class_="bad")
 
@@ -114,20 +99,15 @@ def _rejects(rows: Iterable[TableResult]) -> Iterator[Html]:
 
 def _stale(rows: Iterable[TableResult]) -> Iterator[Html]:
     """Tables that kept rows that are gone at the source, by the reason; what was deleted stands beside each table."""
-    kept: dict[str, list[TableResult]] = {}
-    for row in rows:
-        if row.stale_kept_reason:
-            kept.setdefault(row.stale_kept_reason, []).append(row)
+    kept = kept_alike(rows)
     if not kept:
         return
     yield tag("h3", "Stale rows that were kept")
-    for reason, tables in list(kept.items())[:GROUPS_SHOWN]:
-        known = [row.rows_stale_kept for row in tables if row.rows_stale_kept is not None]
-        count = f"{sum(known):,} rows in " if known else "in "
+    for group in kept[:GROUPS_SHOWN]:
         yield tag(
             "article",
-            tag("pre", shortened(reason)),
-            tag("p", f"{count}{_names([place(row) for row in tables])}", class_="dim"),
+            tag("pre", shortened(group.text)),
+            tag("p", f"{rows_kept(group)} in {_names(list(group.places))}", class_="dim"),
             class_="warn",
         )
     if len(kept) > GROUPS_SHOWN:
