@@ -21,8 +21,8 @@ hypothesis.settings.load_profile("here")
 _numbers = itertools.count(1)
 
 UNHURRIED = (
-    "cli/", "conformance/", "destinations/", "e2e/", "registries/", "wire/", "test_api", "test_docs", "test_examples",
-    "engine/test_endings", "sources/test_file_hostile", "spec/test_hostile",
+    "cli/", "conformance/", "destinations/", "e2e/", "faults/", "registries/", "telemetry/", "wire/", "test_api",
+    "test_docs", "test_examples", "engine/test_endings", "sources/test_file_hostile", "spec/test_hostile",
 )  # fmt: skip
 """Tests that start processes, build whole databases or wait for limits of time: `make quick` leaves them out."""
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
-        if "postgresql_server" in getattr(item, "fixturenames", ()):
+        if {"postgresql_server", "debian_postgresql_folder"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.postgresql)
         if {"clickhouse_server", "clickhouse_folder"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.clickhouse)
@@ -100,16 +100,36 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def debian_postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A running server of the version that Debian has, without a database."""
+    with needed(request, "postgresql-debian", everywhere=False), services.postgresql_server(tls=True) as server:
+        yield server.url
+
+
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> Iterator[str]:
     """A new, empty database."""
+    with _new_postgresql_database(postgresql_server) as url:
+        yield url
+
+
+@pytest.fixture
+def debian_postgresql_url(debian_postgresql_server: str) -> Iterator[str]:
+    """A new, empty database of Debian's version."""
+    with _new_postgresql_database(debian_postgresql_server) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _new_postgresql_database(server: str) -> Iterator[str]:
     import psycopg
 
     name = f"catchment_{next(_numbers)}"
-    with psycopg.connect(f"{postgresql_server} dbname=postgres", autocommit=True) as connection:
+    with psycopg.connect(f"{server} dbname=postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
-    yield f"{postgresql_server} dbname={name}"
-    with psycopg.connect(f"{postgresql_server} dbname=postgres", autocommit=True) as connection:
+    yield f"{server} dbname={name}"
+    with psycopg.connect(f"{server} dbname=postgres", autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)")
 
 

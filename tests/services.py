@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests import clickhouse_server
 
 
@@ -74,6 +76,15 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop it: `fast` ends sessions and writes everything down, `immediate` is a crash."""
         _run(self.root, [*self.control, "-m", mode, "stop"])
+
+    def kill(self) -> None:
+        """End it, and every process that serves a session, as the kernel would when memory is short."""
+        postmaster = psutil.Process(int((self.root / "data" / "postmaster.pid").read_text().split()[0]))
+        family = [postmaster, *postmaster.children()]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=10)
 
 
 @contextlib.contextmanager
