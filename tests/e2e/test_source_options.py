@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from catchment.errors import SpecError
@@ -198,20 +196,6 @@ def test_a_cursor_waits_for_the_children_of_its_rows(store):
 
     assert cursors == [None, None]
     assert store.query('select "to" from replies order by 1') == [(1,), (2,), (3,)]
-
-
-# otel_endpoint, otel_endpoint_insecure
-
-
-def test_otel_endpoint_is_accepted_and_said_to_do_nothing_yet(duck, caplog):
-    with caplog.at_level(logging.WARNING, "catchment"):
-        run(source(otel_endpoint="localhost:4318", otel_endpoint_insecure=True), duck.document())
-
-    said = [record.getMessage() for record in caplog.records if "otel_endpoint" in record.getMessage()]
-    assert said == [
-        'spec.otel_endpoint: source "shop": `otel_endpoint` is accepted, but traces and metrics are not exported yet'
-    ]
-    assert duck.query("select count(*) from shops") == [(2,)]
 
 
 # on_error

@@ -21,7 +21,7 @@ from catchment.schema.select import matches
 from catchment.schema.table import Table
 
 if TYPE_CHECKING:
-    from catchment.engine.pipeline import Target
+    from catchment.engine.target import Target
     from catchment.spec.model import Rules
 
 

@@ -14,7 +14,8 @@ from catchment.schema.internal import CQ_ID, CQ_SOURCE_NAME, CQ_SYNC_TIME, SYNC_
 from catchment.schema.table import Table
 
 if TYPE_CHECKING:
-    from catchment.engine.pipeline import Pipeline, Target
+    from catchment.engine.pipeline import Pipeline
+    from catchment.engine.target import Target
 
 log = logging.getLogger("catchment.sync")
 

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from catchment import __version__
 from catchment.engine import registry
-from catchment.engine.pipeline import Pipeline, Target
+from catchment.engine.pipeline import Pipeline
 from catchment.engine.plan import Plan, backend_destination, used_destinations
 from catchment.engine.result import PluginResult
 from catchment.engine.summary import stamped
 from catchment.engine.sync import Options, Sync, selection
+from catchment.engine.target import Target
 from catchment.errors import CatchmentError, PluginError
 from catchment.messages import MigrateTable, WriteMessage
 from catchment.plugin import PreviewAction, PreviewedChange, Published, Swap, TablePreview, WriteMode, WriteStats

@@ -13,9 +13,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
 from catchment.engine.observe import Running, Step
-from catchment.engine.pipeline import Pipeline, Target
+from catchment.engine.pipeline import Pipeline
 from catchment.engine.result import ErrorGroup, PluginResult, TableResult
 from catchment.engine.source_run import Reading, SourceRun
+from catchment.engine.target import Target
 from catchment.spec.model import SourceConfig
 from catchment.telemetry import numbers
 from catchment.telemetry.otlp import Exporter
