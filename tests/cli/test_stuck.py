@@ -157,7 +157,7 @@ def test_a_source_that_is_stuck_before_its_rows_is_left(stuck):
     assert result["sources"][0]["outcome"] == "interrupted"
 
 
-@pytest.mark.parametrize("plugin", ["source", "destination"])
+@pytest.mark.parametrize("plugin", ["source", pytest.param("destination", marks=pytest.mark.thorough)])
 def test_a_plugin_that_does_not_close_is_left_and_what_is_durable_stays_complete(stuck, plugin):
     result, err = ended(stuck(**{plugin: "close"}))
 
@@ -165,7 +165,14 @@ def test_a_plugin_that_does_not_close_is_left_and_what_is_durable_stays_complete
     assert "Warning: a plugin did not close within 8 seconds of the interrupt; rows are not at stake" in err
 
 
-@pytest.mark.parametrize(("at", "publish"), [("open", "stream"), ("write", "stream"), ("publish", "atomic")])
+@pytest.mark.parametrize(
+    ("at", "publish"),
+    [
+        pytest.param("open", "stream", marks=pytest.mark.thorough),
+        ("write", "stream"),
+        ("publish", "atomic"),
+    ],
+)
 def test_a_destination_that_is_stuck_is_left_and_the_report_says_what_is_known(stuck, tmp_path, at, publish):
     result, _ = ended(stuck(destination=at, publish=publish), signal.SIGTERM)
 

@@ -16,6 +16,8 @@ from catchment.testing import data
 from tests.destinations.conftest import NOW, people, rows
 
 DATABASES = ("clickhouse", "duckdb", "mariadb", "mysql8", "postgresql", "sqlite")
+SLOW = ("clickhouse", "mysql8")
+"""Those that take half a second for a type."""
 _ID = bytes(range(16))
 _STRUCT = pa.struct([("a", pa.int64()), ("b", pa.utf8())])
 
@@ -206,7 +208,11 @@ NEEDS_FORCE = {("date64", "clickhouse")}
 """`DateTime` has no day before 1970."""
 
 
-@pytest.mark.parametrize("database", DATABASES, indirect=True)
+@pytest.mark.parametrize(
+    "database",
+    [pytest.param(name, marks=pytest.mark.thorough if name in SLOW else ()) for name in DATABASES],
+    indirect=True,
+)
 @pytest.mark.parametrize("name", TYPES)
 def test_every_column_goes_on_as_it_is(database, name):
     kind, value, types = TYPES[name]
