@@ -54,7 +54,7 @@ class Sizes:
         with pq.ParquetFile(
             self._path, metadata=self._metadata, read_dictionary=self._texts, pre_buffer=False
         ) as opened:
-            first = next(opened.iter_batches(batch_size=1, row_groups=[group]), None)
+            first = next(opened.iter_batches(batch_size=1, row_groups=[group], columns=self._texts), None)
         return 0 if first is None else sum(length for column in first.columns for length in _lengths(column))
 
 
