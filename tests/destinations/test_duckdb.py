@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -75,7 +76,7 @@ def test_a_file_that_another_process_holds_is_told(path):
 
 
 def test_a_sync_that_is_killed_leaves_live_tables_whole_and_the_next_one_sweeps(path, write_config):
-    spec = f'{{connection_string: "{path}"}}'
+    spec = f'{{connection_string: "{path}", batch_size: 4000}}'
     config = write_config(WIDE.format(plugin="duckdb", delay="10ms", spec=spec))
     command = [sys.executable, "-m", "catchment", "sync", str(config)]
     log = config.with_suffix(".log")
@@ -84,19 +85,28 @@ def test_a_sync_that_is_killed_leaves_live_tables_whole_and_the_next_one_sweeps(
         with log.open("w") as file:
             return subprocess.Popen(command, cwd=config.parent, stdout=file, stderr=file)
 
+    def written():
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(f"{path}.wal")
+            return found.st_mtime_ns, found.st_size
+        return None
+
     assert sync().wait(timeout=60) == 0, log.read_text()
     names = tables(path)
     counts = [(20_000, 1)] * 3
     left = 0
-    for number in range(4):
-        run = sync()
-        while run.poll() is None and not os.path.exists(f"{path}.wal"):
+    for number in range(12):
+        # The log of a run that was killed may still be there.
+        before, run = written(), sync()
+        while run.poll() is None and written() in (None, before):
             time.sleep(0.01)
-        time.sleep(0.05 * number)
+        time.sleep(0.1 * (number % 4))
         run.send_signal(signal.SIGKILL)
         run.wait()
         left += tables(path) != names
         assert [query(path, f"select count(*), count(distinct _cq_sync_time) from {n}")[0] for n in names] == counts
+        if number > 2 and left:
+            break
     assert left, "no run was killed while it had staged tables"
     assert sync().wait(timeout=60) == 0, log.read_text()
     assert tables(path) == names

@@ -327,7 +327,7 @@ def test_random_syncs_leave_what_the_model_says(history):
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@hypothesis.settings(max_examples=2_000)
+@hypothesis.settings(max_examples=500)
 @hypothesis.given(histories(7))
 def test_many_random_syncs_leave_what_the_model_says(history):
     check(history)
