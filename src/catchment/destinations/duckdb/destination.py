@@ -218,7 +218,7 @@ class DuckDB(Destination[DuckDBSpec]):
 
     def delete_records(self, message: DeleteRecord) -> None:
         """Delete rows and their descendants in one transaction."""
-        with self._transaction():
+        with self._writing([message.table_name, *(relation.table_name for relation in message.relations)]):
             for statement, values in sql.delete_records(DIALECT, message):
                 self._run(statement, values)
 

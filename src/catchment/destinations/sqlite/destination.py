@@ -190,6 +190,7 @@ class SQLite(Destination[SQLiteSpec]):
     def delete_records(self, message: DeleteRecord) -> None:
         """Delete rows and their descendants in one transaction."""
         with self._opened.transaction():
+            self._make([message.table_name, *(relation.table_name for relation in message.relations)])
             for statement, values in sql.delete_records(DIALECT, message):
                 self._opened.run(statement, values)
 
@@ -214,10 +215,7 @@ class SQLite(Destination[SQLiteSpec]):
         self, table: Table, measures: Sequence[Measure], *, keys: Sequence[str], source_name: str
     ) -> Sequence[int]:
         """A query each. A staged table that had no rows is made for it."""
-        for name in (table.name, *(measure.other for measure in measures)):
-            staged = self._staged.get(name)
-            if staged is not None:
-                self._opened.run(staged.create)
+        self._make([table.name, *(measure.other for measure in measures)])
 
         def ask(statement: str, values: Sequence[Any]) -> Any:
             return self._opened.run(statement, values)[0][0]
@@ -285,6 +283,13 @@ class SQLite(Destination[SQLiteSpec]):
             rows = int(run(f"select count(*) from {DIALECT.table(table.name)}")[0][0])
         views = tuple(catalogue.views(run, table.name)) if preview.action in ("recreate", "refused") else ()
         return replace(preview, rows=rows, dependents=views)
+
+    def _make(self, names: Sequence[str]) -> None:
+        """Make those of the tables that are staged and had no rows yet."""
+        for name in names:
+            staged = self._staged.get(name)
+            if staged is not None:
+                self._opened.run(staged.create)
 
     def _adopted(self, table: Table) -> Table:
         """The table with the types that its columns have where upstream's plugin made them."""

@@ -93,9 +93,9 @@ class Staging:
 
     def _locked(self, file: Path) -> Connection:
         """The file, made and held. One who sweeps may hold it first, and take it away."""
+        failed: PluginError | None = None
         for _ in range(_TRIES):
-            lock = Connection(str(file))
-            failed: PluginError | None = None
+            lock, failed = Connection(str(file)), None
             try:
                 lock.run("begin exclusive")
             except PluginError as error:
@@ -107,7 +107,7 @@ class Staging:
                 lock.close()
                 raise failed
             lock.close()
-        raise PluginError(f"rows cannot be staged: {str(file)!r} is taken away as soon as it is made")
+        raise PluginError(f"rows cannot be staged: {str(file)!r} is taken away as soon as it is made") from failed
 
     def _sweep(self) -> None:
         """Drop the staged tables of runs that are gone, and their files."""
