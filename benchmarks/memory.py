@@ -7,15 +7,17 @@ from pathlib import Path
 
 import psutil
 
-# First of all: the command line sets Arrow's allocator up before Arrow is loaded.
-from catchment.cli import main as main  # isort: skip
-from catchment.engine.plan import make_plan
-from catchment.engine.sync import Options, Sync
-from catchment.spec.load import load
+from catchment.allocator import choose_allocator
 
 
 def added_mb(config: str) -> float:
     """The peak of a sync less what the process had before it, in MB."""
+    # As the command line does, before Arrow is loaded.
+    choose_allocator()
+    from catchment.engine.plan import make_plan
+    from catchment.engine.sync import Options, Sync
+    from catchment.spec.load import load
+
     sync = Sync(make_plan(load([config])), Options())
     before = psutil.Process().memory_info().rss
     result = sync.run()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from catchment import __version__
+from catchment.allocator import choose_allocator
 
 if TYPE_CHECKING:
     from catchment.plugin import DestinationPlugin, PluginFactory
@@ -142,6 +143,7 @@ def _boolean(text: str) -> bool:
 def _serve(plugin: Reference, version: str, options: argparse.Namespace) -> int:
     from catchment.wire.logs import start_log
 
+    choose_allocator()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
