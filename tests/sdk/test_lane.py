@@ -16,7 +16,7 @@ from catchment.messages import Insert, MigrateTable
 from catchment.plugin import BatchSize, Capabilities, Swap
 from catchment.schema.internal import staging_name
 from catchment.sdk.destination import Destination
-from catchment.sdk.lane import Stream
+from catchment.sdk.lane import IDLE_S, Stream
 from catchment.sdk.writer import DestinationHost
 from catchment.spec.fields import BatchSpec
 from catchment.testing import data
@@ -36,6 +36,8 @@ class Streams(Destination[BatchSpec]):
         super().__init__(spec)
         self.calls = []
         self.reading = threading.Event()
+        self.may_read = threading.Event()
+        self.may_read.set()
         self.fail_after = None
 
     def open(self): ...
@@ -52,6 +54,7 @@ class Streams(Destination[BatchSpec]):
         rows = 0
         for batch in batches:
             self.reading.set()
+            assert self.may_read.wait(5)
             rows += batch.num_rows
             if self.fail_after is not None and rows > self.fail_after:
                 raise PluginError("no more")
@@ -132,6 +135,41 @@ def wait_until(holds):
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_stream_that_has_rows_to_read_keeps_its_thread(make):
+    host, session = make()
+    host.destination.may_read.clear()
+    for table in (TABLE, OTHER):
+        session.write(MigrateTable(table))
+    for _ in range(5):
+        for table in (TABLE, OTHER):
+            session.write(Insert(table, data.rows(table, 60)))
+    assert host.destination.reading.wait(5)
+    # It has more to read than it could in the time after which one that idles gives way.
+    time.sleep(3 * IDLE_S)
+    host.destination.may_read.set()
+    session.flush()
+
+    assert host.destination.calls == [("stream", "t", 300), ("stream", "other", 300)]
+
+
+def test_a_used_up_budget_does_not_cut_tables_into_pieces(make):
+    host, session = make(budget=Budget(4_000))
+    host.destination.may_read.clear()
+    for table in (TABLE, OTHER):
+        session.write(MigrateTable(table))
+    row_bytes = data.rows(TABLE, 60).nbytes / 60
+    # Half of the budget, and less than a batch, for each.
+    threading.Timer(0.2, host.destination.may_read.set).start()
+    for _ in range(int(40_000 / row_bytes / 10)):
+        for table in (TABLE, OTHER):
+            session.write(Insert(table, data.rows(table, 10)))
+    session.flush()
+
+    rows = {name: sum(count for _, table, count in host.destination.calls if table == name) for name in ("t", "other")}
+    assert rows["t"] == rows["other"] == int(40_000 / row_bytes / 10) * 10
+    assert len(host.destination.calls) < 40
 
 
 def test_a_stream_ends_when_another_session_needs_the_destination(make):

@@ -31,6 +31,8 @@ SMALL_ROWS = 1_000
 """Pieces with fewer rows, on the average, are made one: each costs a destination more than the copying."""
 STREAM_BYTES = 2 << 30
 """Bytes after which a stream ends, so that what is written becomes durable now and then."""
+IDLE_S = 0.05
+"""Seconds without rows after which a stream gives its thread to whoever waits for one."""
 
 
 def _nothing() -> None:
@@ -52,8 +54,10 @@ class _Queued:
 class Stream:
     """Rows of one table that are written while they still come; its bytes go back to the budget as they are read."""
 
-    def __init__(self, table_name: str, budget: Budget) -> None:
+    def __init__(self, table_name: str, budget: Budget, is_wanted: Callable[[], bool] = lambda: False) -> None:
         self.table_name = table_name
+        self._is_wanted = is_wanted
+        """Whether others wait for the thread that reads."""
         self.rows = 0
         self.rows_read = 0
         self.size_bytes = 0
@@ -94,7 +98,8 @@ class Stream:
         """The rows, as they come, until the stream ends."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self.ended)
+                while not self._changed.wait_for(lambda: self._pieces or self.ended, IDLE_S):
+                    self.ended = self._is_wanted()
                 if self._error is not None:
                     raise self._error
                 if not self._pieces:
@@ -143,12 +148,18 @@ class Lane:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that wait to become a batch."""
-        return self._waiting_bytes
+        """Bytes that wait to become a batch; 0 while calls wait for a thread, whose bytes come back first."""
+        return 0 if self.session.host.is_wanted() else self._waiting_bytes
 
     def release_soon(self) -> None:
         """Write what waits."""
-        self.cut()
+        with self._lock:
+            if self._waiting:
+                self._hand_over()
+
+    def waits_since(self, moment: float) -> bool:
+        """Whether a row came by `moment` (monotonic seconds) and waits."""
+        return bool(self._waiting) and self.oldest <= moment
 
     def insert(self, table: Table, batch: pa.RecordBatch) -> None:
         """Add rows, slicing them to the limits in force. Blocks while the run's budget is used up."""
@@ -185,10 +196,14 @@ class Lane:
             self._waiting_rows += piece.num_rows
             self._waiting_bytes += size_bytes
             if _room(self.session.host.batch, row_bytes, self._waiting_rows, self._waiting_bytes) == 0:
-                if self.session.streams and not table.primary_keys:
-                    self._begin_stream(table)
-                else:
-                    self.cut()
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Have what waits written, and with it what comes while it is, where the destination takes that."""
+        if self.table is not None and self.session.streams and not self.table.primary_keys:
+            self._begin_stream(self.table)
+        else:
+            self.cut()
 
     def cut(self) -> None:
         """Make a batch of what waits and queue its write; a stream ends."""
@@ -240,7 +255,7 @@ class Lane:
 
     def _begin_stream(self, table: Table) -> None:
         """Queue a write of what waits and of what will come."""
-        stream = self._stream = Stream(table.name, self.session.budget)
+        stream = self._stream = Stream(table.name, self.session.budget, self.session.host.is_wanted)
         for piece, size_bytes in self._waiting:
             stream.put(piece, size_bytes)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0

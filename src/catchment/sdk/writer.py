@@ -5,7 +5,8 @@ once, on a pool of `capabilities.writers` threads shared by all sessions of the 
 into the destination is made under one lock; with more, calls for one table still never overlap, whichever session they
 come from, except that batches of a table without keys may if the destination declares `parallel_appends`. Rows gather
 in their lane until a batch is full by rows, bytes or seconds, until the run's byte budget asks for the largest lane, or
-until a message of another kind for that table, `flush` or `publish` needs them out.
+until a message of another kind for that table, `flush` or `publish` needs them out. A stream keeps its thread for as
+long as it has rows to read.
 
 A failed call ends its table: later rows of it are refused with the same error, what was queued is dropped, and the
 error stands in `stats`. Only `Transient` is tried again; when that does not help, the destination counts as lost.
@@ -63,6 +64,8 @@ class DestinationHost:
         self._sessions: set[Session] = set()
         self._streams: list[Stream] = []
         self._streams_lock = threading.Lock()
+        self._waiting = 0
+        """Calls that wait for a thread or for others to end."""
         self._closing = threading.Event()
         self.batch = BatchSize()
         """Limits in force, known after `init`."""
@@ -146,16 +149,28 @@ class DestinationHost:
             destination.close()
 
     def submit(self, work: Call, stream: Stream | None = None) -> None:
-        """Run `work`, which writes `stream` if there is one, on a writer thread; a stream ends if it holds the last."""
+        """Run `work`, which writes `stream` if there is one, on a writer thread."""
         if self._pool is None:
             raise PluginError(f"destination `{self.name}` was used before `init`")
         with self._streams_lock:
-            self._streams = [other for other in self._streams if not other.ended]
-            while len(self._streams) >= self.capabilities.writers:
-                self._streams.pop(0).end()
+            self._waiting += 1
+        self._pool.submit(self._begin, work, stream)
+
+    def _begin(self, work: Call, stream: Stream | None) -> None:
+        with self._streams_lock:
+            self._waiting -= 1
             if stream is not None:
                 self._streams.append(stream)
-        self._pool.submit(work)
+        try:
+            work()
+        finally:
+            if stream is not None:
+                with self._streams_lock:
+                    self._streams.remove(stream)
+
+    def is_wanted(self) -> bool:
+        """Whether calls wait; a stream without rows gives way to them."""
+        return self._waiting > 0
 
     def forget(self, session: Session) -> None:
         """Take a closed session off the list."""
@@ -166,16 +181,21 @@ class DestinationHost:
 
         Streams that hold one of those locks end, but for `stream`, which `work` itself reads.
         """
-        with self._streams_lock:
-            for other in self._streams:
-                if other is not stream and (self.capabilities.writers == 1 or other.table_name in tables):
-                    other.end()
         with contextlib.ExitStack() as locks:
-            if self.capabilities.writers == 1:
-                locks.enter_context(self._one_at_a_time)
-            else:
-                for name in sorted(tables):
-                    locks.enter_context(self._table_locks[name])
+            with self._streams_lock:
+                self._waiting += 1
+                for other in self._streams:
+                    if other is not stream and (self.capabilities.writers == 1 or other.table_name in tables):
+                        other.end()
+            try:
+                if self.capabilities.writers == 1:
+                    locks.enter_context(self._one_at_a_time)
+                else:
+                    for name in sorted(tables):
+                        locks.enter_context(self._table_locks[name])
+            finally:
+                with self._streams_lock:
+                    self._waiting -= 1
             return self.attempt(work)
 
     def attempt(self, work: Callable[[], R]) -> R:
@@ -316,7 +336,7 @@ class Session:
     def cut_older_than(self, moment: float) -> None:
         """Cut every lane whose oldest waiting row came before `moment` (monotonic seconds)."""
         for lane in list(self._lanes.values()):
-            if lane.size_bytes and lane.oldest <= moment:
+            if lane.waits_since(moment):
                 lane.cut()
 
     def _lane(self, name: str) -> Lane:
