@@ -343,6 +343,27 @@ def test_rows_that_fit_another_type_stay(destination, ask, change):
     destination.write(MigrateTable(people("t", ("v", after))))
 
 
+ARRAYS = [change for change in CHANGES if pa.types.is_list(change[0]) and pa.types.is_list(change[1])]
+
+
+@pytest.mark.parametrize("change", ARRAYS, ids=str)
+def test_arrays_become_arrays_of_another_type(destination, ask, change):
+    before, after, values, wanted, new = change
+    Forced("clickhouse", destination, ask).change(
+        people("t", ("v", before)), people("t", ("v", after)), values, new, staged=False
+    )
+    # A list that is null is an empty one there.
+    assert ask("select v from t where id < 77 order by id") == [(value or [],) for value in wanted]
+    destination.write(MigrateTable(people("t", ("v", after))))
+
+
+def test_an_array_with_an_element_that_does_not_fit_makes_the_table_anew(destination, ask, caplog):
+    before, after = people("t", ("v", pa.list_(pa.int64()))), people("t", ("v", pa.list_(pa.int8())))
+    Forced("clickhouse", destination, ask).change(before, after, [[1, None], [2, 300]], [7], staged=False)
+    assert ask("select id, v from t") == [(77, [7])]
+    assert "column `v` holds '[2,300]'" in caplog.text
+
+
 @pytest.mark.parametrize("misfit", [misfit for misfit in MISFITS if is_told(*misfit[:2])], ids=str)
 def test_a_value_that_does_not_fit_makes_the_table_anew_and_is_named(destination, ask, misfit, caplog):
     before, after, value, new = misfit

@@ -17,7 +17,11 @@ from catchment.sdk import Column
 from catchment.testing import data
 from tests.destinations.conftest import NOW, Database, Staged, people, rows
 
-KEPT_AS_BY_CLOUDQUERY = [(pa.utf8(), pa.decimal128(10, 2)), (pa.timestamp("us"), pa.date32())]
+KEPT_AS_BY_CLOUDQUERY = [
+    (pa.utf8(), pa.decimal128(10, 2)),
+    (pa.timestamp("us"), pa.date32()),
+    (pa.list_(pa.timestamp("us")), pa.list_(pa.date32())),
+]
 """A type in which CloudQuery's plugin keeps values of the other one, so that `safe` leaves the column as it is."""
 
 
@@ -79,6 +83,10 @@ CHANGES = [
     (uuid(), pa.utf8(), [bytes(16), None], ["00000000-0000-0000-0000-000000000000", None], "x"),
     (pa.list_(pa.int64()), pa.utf8(), [[1, None], [], None], ["[1,null]", "[]", None], "x"),
     (pa.utf8(), json(), ['{"a":[1]}', "null", None], ['{"a":[1]}', "null", None], b"1"),
+    (pa.list_(pa.int32()), pa.list_(pa.int64()), [[1, None], [], None], [[1, None], [], None], [2**40]),
+    (pa.list_(pa.int64()), pa.list_(pa.float64()), [[2**53, None], [], None], [[2.0**53, None], [], None], [0.5]),
+    (pa.list_(pa.date32()), pa.list_(pa.timestamp("us")), [[datetime.date(2024, 5, 6), None]],
+     [[datetime.datetime(2024, 5, 6), None]], [MOMENT]),
 ]  # fmt: skip
 
 
@@ -114,6 +122,9 @@ MISFITS = [
     (pa.decimal128(20, 4), pa.decimal128(10, 2), Decimal("0.0001"), Decimal(1)),
     (pa.decimal128(20, 4), pa.float64(), Decimal("1234567890123456.0001"), 0.5),
     (pa.timestamp("us"), pa.date32(), MOMENT, datetime.date(1, 1, 1)),
+    (pa.list_(pa.int64()), pa.list_(pa.int32()), [1, 2**31], [3]),
+    (pa.list_(pa.int64()), pa.list_(pa.float64()), [2**53 + 1], [0.5]),
+    (pa.list_(pa.timestamp("us")), pa.list_(pa.date32()), [MOMENT], [datetime.date(1, 1, 1)]),
 ]
 
 

@@ -391,12 +391,26 @@ def _conversion(before: str, after: str) -> sql.Conversion | None:
     if after == "String":
         return sql.Conversion("toJSONString({0})" if was_compound else "toString({0})")
     if was_compound or is_compound:
-        return None
+        return _between_arrays(before, after)
     given = _plain("{0}") if before == "String" else "{0}"
     value = f"accurateCastOrNull({given}, {text_literal(after)})"
     if before == "String":
         return sql.Conversion(value, f"{_plain(f'toString({value})')} = {given}")
     return sql.Conversion(value, f"accurateCastOrNull({value}, {text_literal(before)}) = {{0}}")
+
+
+def _between_arrays(before: str, after: str) -> sql.Conversion | None:
+    """Each element by itself; arrays of texts, and of other arrays, do not become others."""
+    (was, inner_before), (becomes, inner_after) = split(before), split(after)
+    if was != "Array" or becomes != "Array":
+        return None
+    ((given,), (wanted,)) = inner_before, inner_after
+    if any(split(name)[0] in (*NEVER_NULL, "String") for name in (given, wanted)):
+        return None
+    found = _conversion(given, wanted)
+    assert found is not None
+    value, fits = found.value.format("x"), found.fits.format("x")
+    return sql.Conversion(f"arrayMap(x -> {value}, {{0}})", f"arrayAll(x -> x is null or {fits}, {{0}})")
 
 
 DIALECT = sql.Dialect(

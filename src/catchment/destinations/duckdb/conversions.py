@@ -27,12 +27,15 @@ def conversion(before: str, after: str) -> sql.Conversion | None:
         return sql.Conversion(cast)
     if after == "BOOLEAN" and _NUMBER.fullmatch(before):
         return sql.Conversion(cast, "{0} in (0, 1)")
-    alike = (
-        _NUMBER.fullmatch(before) and _NUMBER.fullmatch(after),
-        before in _MOMENTS and after in _MOMENTS,
-        before in _TIMES and after in _TIMES,
-    )
-    return sql.Conversion(cast, f"try_cast({cast} as {before}) = {{0}}") if any(alike) else None
+    return sql.Conversion(cast, f"try_cast({cast} as {before}) = {{0}}") if _are_alike(before, after) else None
+
+
+def _are_alike(before: str, after: str) -> bool:
+    """Whether values of one type may be values of the other, also in lists."""
+    if before.endswith("[]") and after.endswith("[]"):
+        return _are_alike(before.removesuffix("[]"), after.removesuffix("[]"))
+    kinds = (_NUMBER.fullmatch, _MOMENTS.__contains__, _TIMES.__contains__)
+    return any(is_one(before) and is_one(after) for is_one in kinds)
 
 
 def _text_fits(after: str) -> str:

@@ -11,6 +11,7 @@ from catchment.sdk import sql
 
 _WHOLE = ("smallint", "integer", "bigint")
 _FLOATS = ("real", "double precision")
+_MOMENTS = {"date", "timestamp without time zone"}
 _DAY, _CLOCK = "[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}", "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{{1,6}})?"
 _FITTING_TEXTS = {
     "boolean": "{0} in ('true', 'false')",
@@ -47,7 +48,16 @@ def conversion(before: str, after: str) -> sql.Conversion | None:
         return sql.Conversion(f"{{0}}::integer::{after}", f"{{0}}::integer::{after} is not null")
     if after == "boolean" and _is_number(before):
         return sql.Conversion("({0} = 1)", "{0} in (0, 1)")
+    if before.endswith("[]") and after.endswith("[]"):
+        return _between_arrays(before.removesuffix("[]"), after.removesuffix("[]"))
     return _between_numbers(before, after) if _is_number(before) and _is_number(after) else None
+
+
+def _between_arrays(before: str, after: str) -> sql.Conversion | None:
+    """Arrays become each other as a whole; what comes back as it was fits."""
+    if not (_is_number(before) and _is_number(after)) and {before, after} != _MOMENTS:
+        return None
+    return sql.Conversion(f"{{0}}::{after}[]", f"({{0}}::{after}[])::{before}[] = {{0}}")
 
 
 def _to_text(before: str) -> sql.Conversion:
