@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catchment.destinations.duckdb import catalogue
 from catchment.destinations.duckdb.migrate import COPIED, Migrator
-from catchment.destinations.duckdb.publish import Publisher
+from catchment.destinations.duckdb.publish import ORDER, ORDER_NAME, Publisher
 from catchment.destinations.duckdb.types import DIALECT, check, stored_leaf, to_leaf
 from catchment.sdk import (
     BatchSize,
@@ -76,9 +76,8 @@ class DuckDB(Destination[DuckDBSpec]):
         self._ties = catalogue.Ties()
         self._spelt: dict[str, str] = {}
         """Names of tables by their lower case, once one has been looked for."""
-        self._keeps_order = True
-        self._ordered: set[str] = set()
-        """Staged tables whose rows have to stay in their order, as the last of equal keys is published."""
+        self._numbered: dict[str, int] = {}
+        """Rows so far of staged tables whose rows are numbered, as the last of equal keys is published."""
         self._forced: set[str] = set()
         """Staged tables that may replace a live one which their rows do not fit."""
         self._unmade: dict[str, str] = {}
@@ -107,6 +106,8 @@ class DuckDB(Destination[DuckDBSpec]):
             # It draws one on standard output where it takes Python for interactive.
             self._run("set enable_progress_bar = false")
             self._run("set timezone = 'UTC'")
+            # Every core inserts; where the order of rows decides they carry a number.
+            self._run("set preserve_insertion_order = false")
         except duckdb.Error as error:
             raise catalogue.not_opened(path, error) from error
 
@@ -165,12 +166,11 @@ class DuckDB(Destination[DuckDBSpec]):
         rows = written(rows, self._adopted(table))
         names, keys = DIALECT.columns(table.column_names), DIALECT.columns(table.primary_keys)
         live = DIALECT.table(table.name)
-        self._keep_order(True)
-        with self._registered(_numbered(rows, table)) as view:
+        with self._registered(_numbered(rows)) as view:
             self._run(f"delete from {live} where ({keys}) in (select {keys} from {view})")
             self._run(
                 f"insert into {live} ({names}) select {names} from {view} "
-                f"where {_ORDER} in (select max({_ORDER}) from {view} group by {keys})"
+                f"where {ORDER} in (select max({ORDER}) from {view} group by {keys})"
             )
 
     def stream(self, table: Table, batches: Iterator[pa.RecordBatch]) -> None:
@@ -188,16 +188,16 @@ class DuckDB(Destination[DuckDBSpec]):
         def stored() -> Iterator[pa.RecordBatch]:
             try:
                 for batch in batches:
-                    yield from map(_stored, written(pa.Table.from_batches([batch]), adopted).to_batches())
+                    for part in written(pa.Table.from_batches([batch]), adopted).to_batches():
+                        yield self._with_number(table.name, _stored(part))
             except RowsRefused as error:
                 # DuckDB makes a text of what it meets while it reads.
                 refused.append(error)
                 raise
 
-        reader = pa.RecordBatchReader.from_batches(_stored(nothing).schema, stored())
-        names = DIALECT.columns(table.column_names)
-        # Rows that need not stay in their order are inserted by every core.
-        self._keep_order(table.name in self._ordered)
+        schema = self._with_number(table.name, _stored(nothing)).schema
+        reader = pa.RecordBatchReader.from_batches(schema, stored())
+        names = DIALECT.columns(schema.names)
         with self._registered(reader) as view:
             try:
                 self._run(f"insert into {DIALECT.table(table.name)} ({names}) select {names} from {view}")
@@ -205,6 +205,14 @@ class DuckDB(Destination[DuckDBSpec]):
                 if refused:
                     raise refused[0] from error
                 raise
+
+    def _with_number(self, name: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows of a staged table that will get a key with their number in the load; others as they are."""
+        first = self._numbered.get(name)
+        if first is None:
+            return rows
+        self._numbered[name] = first + rows.num_rows
+        return rows.append_column(ORDER_NAME, numbered(rows.num_rows, first))
 
     def delete_stale(
         self, table: Table, *, source_name: str, sync_time: datetime, clients: Sequence[str] | None = None
@@ -277,7 +285,8 @@ class DuckDB(Destination[DuckDBSpec]):
         gone = {name for name in final.column_names if name not in table}
         definitions = self._migrator.definitions(final, table.name, gone)
         if table.primary_keys:
-            self._ordered.add(staged.name)
+            definitions += f", {ORDER} bigint"
+            self._numbered[staged.name] = 0
         if force:
             self._forced.add(staged.name)
         # The first rows make it, which spares a wait for the disk.
@@ -293,6 +302,7 @@ class DuckDB(Destination[DuckDBSpec]):
         with self._transaction():
             for table in staged:
                 self._unmade.pop(table.name, None)
+                self._numbered.pop(table.name, None)
                 self._run(sql.drop_table(DIALECT, table.name))
 
     @property
@@ -336,12 +346,6 @@ class DuckDB(Destination[DuckDBSpec]):
             return self._connection.execute(statement, list(values))
         except duckdb.Error as error:
             raise catalogue.explained(error) from error
-
-    def _keep_order(self, keep: bool) -> None:
-        """Whether the next insert keeps the order of its rows."""
-        if keep is not self._keeps_order:
-            self._run(f"set preserve_insertion_order = {str(keep).lower()}")
-            self._keeps_order = keep
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -392,10 +396,6 @@ class _TakenBack(Exception):
     """Raised to have a transaction rolled back."""
 
 
-_ORDER_NAME = "_catchment_order"
-_ORDER = f'"{_ORDER_NAME}"'
-
-
 def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Rows as DuckDB takes them."""
     names = batch.schema.names
@@ -406,10 +406,10 @@ def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def _numbered(rows: pa.Table, table: Table) -> pa.Table:
+def _numbered(rows: pa.Table) -> pa.Table:
     """Rows as DuckDB takes them, with a number that tells which of equal ones came last."""
     stored = pa.Table.from_batches([_stored(batch) for batch in rows.to_batches()])
-    return stored.append_column(_ORDER_NAME, numbered(rows.num_rows))
+    return stored.append_column(ORDER_NAME, numbered(rows.num_rows))
 
 
 def _naive(moment: datetime) -> datetime:

@@ -12,6 +12,11 @@ from catchment.destinations.duckdb.types import DIALECT
 from catchment.sdk import Published, Swap, Table, sql
 from catchment.sdk.staging import CQ_SOURCE_NAME
 
+ORDER_NAME = "_catchment_order"
+"""The column of a staged table with the numbers of its rows; of rows with equal keys the one that came last stays."""
+ORDER = f'"{ORDER_NAME}"'
+_ABSENT = '"_catchment_absent"'
+
 
 class Publisher:
     """Publishes the staged tables of one destination."""
@@ -57,25 +62,27 @@ class Publisher:
         return done
 
     def _keep_last(self, swap: Swap) -> None:
-        """Of rows with equal keys keep the one that came last; row ids follow the order of insertion."""
+        """Of rows with equal keys keep the one that came last; the numbers of rows go."""
         staged, quoted = DIALECT.table(swap.staged.name), DIALECT.columns(swap.table.primary_keys)
         total, unique = self._run(
             f"select (select count(*) from {staged}), (select count(*) from (select distinct {quoted} from {staged}))"
         ).fetchone()
-        if total > unique:
-            # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
-            copy = f"{swap.staged.name}.unique"
-            columns = ", ".join(
-                f"{DIALECT.quote(name)} {kind}{' not null' if strict else ''}"
-                for name, kind, strict in catalogue.columns(self._run, swap.staged.name)
-            )
-            self._run(f"create table {DIALECT.table(copy)} ({columns})")
-            self._run(
-                f"insert into {DIALECT.table(copy)} select * from {staged} "
-                f"where rowid in (select max(rowid) from {staged} group by {quoted})"
-            )
-            self._run(sql.drop_table(DIALECT, swap.staged.name))
-            self._run(f"alter table {DIALECT.table(copy)} rename to {DIALECT.quote(swap.staged.name)}")
+        if total == unique:
+            self._run(f"alter table {staged} drop column {ORDER}")
+            return
+        # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
+        copy = f"{swap.staged.name}.unique"
+        stored = [column for column in catalogue.columns(self._run, swap.staged.name) if column[0] != ORDER_NAME]
+        columns = ", ".join(
+            f"{DIALECT.quote(name)} {kind}{' not null' if strict else ''}" for name, kind, strict in stored
+        )
+        self._run(f"create table {DIALECT.table(copy)} ({columns})")
+        self._run(
+            f"insert into {DIALECT.table(copy)} select {DIALECT.columns([name for name, _, _ in stored])} "
+            f"from {staged} where {ORDER} in (select max({ORDER}) from {staged} group by {quoted})"
+        )
+        self._run(sql.drop_table(DIALECT, swap.staged.name))
+        self._run(f"alter table {DIALECT.table(copy)} rename to {DIALECT.quote(swap.staged.name)}")
 
     def _keep_live_rows(self, swap: Swap, have: Table) -> Published:
         """Copy the live rows that stay into the staged table; how many of this source's went and stayed."""
@@ -85,12 +92,19 @@ class Publisher:
             if name not in staged_names:
                 # It came with another source's sync, after these rows were staged.
                 self._run(f"alter table {staged} add column {DIALECT.quote(name)} {kind}")
-        own, absent = _own(have), _absent(swap, have)
-        done = self._count_stale(swap, own, absent)
-        kept = absent if swap.keep == "all" else f"not ({own}) and {absent}"
-        values = () if swap.keep == "all" else (swap.source_name,)
-        names = DIALECT.columns(have.column_names)
-        self._run(f"insert into {staged} ({names}) select {names} from {live} where {kept}", values)
+        # Looked for once: that takes as long as the key takes to build.
+        self._run(
+            f"create temp table {_ABSENT} as select rowid as place, {_own(have)} as own from {live} "
+            f"where {_absent(swap, have)}",
+            (swap.source_name,),
+        )
+        total, own = self._run(f"select count(*), count(*) filter (where own) from {_ABSENT}").fetchone()
+        done = Published(0, own) if swap.keep == "all" else Published(own, 0)
+        if total - done.stale_deleted:
+            kept = f"select place from {_ABSENT}{'' if swap.keep == 'all' else ' where not own'}"
+            names = DIALECT.columns(have.column_names)
+            self._run(f"insert into {staged} ({names}) select {names} from {live} where rowid in ({kept})")
+        self._run(f"drop table {_ABSENT}")
         return done
 
     def _merge(self, swap: Swap, have: Table) -> Published:
