@@ -15,6 +15,7 @@ import psycopg
 
 from benchmarks import data, measure
 from benchmarks.clickhouse import clickhouse_jobs
+from benchmarks.embedded import embedded_jobs
 from benchmarks.mixed import mixed_jobs
 from benchmarks.mysql import mysql_jobs
 from benchmarks.wire import wire_jobs
@@ -119,24 +120,24 @@ def slower_by(seconds: float) -> Callable[[measure.Sample, measure.Sample | None
     return figure
 
 
-def parquet_postgresql(world: World, million: int, mode: str, most: float, *, reload: bool = False) -> Job:
+def parquet_postgresql(world: World, load: data.Load, mode: str, most: float, *, reload: bool = False) -> Job:
     """Parquet into PostgreSQL, against psql's `\\copy` of the very rows that the sync left."""
-    name = f"parquet-postgresql-{mode}-{million}m{'-reload' if reload else ''}"
+    name = f"parquet-postgresql-{mode}-{load.name}{'-reload' if reload else ''}"
     destination: dict[str, object] = {"path": "postgresql", "spec": {"connection_string": world.url()}}
-    config = data.config(world.folder, name, data.parquet_source(data.lineitem(million)), destination, mode)
-    csv = world.folder / f"lineitem-{million}.csv"
+    table, csv = load.table, world.folder / f"{load.table}-{load.name}.csv"
 
     def ours() -> measure.Sample:
+        config = data.config(world.folder, name, load.source(), destination, mode)
         if not reload:
-            world.sql("drop table if exists lineitem")
-        elif world.value("select to_regclass('lineitem')") == "None":
+            world.sql(f"drop table if exists {table}")
+        elif world.value(f"select to_regclass('{table}')") == "None":
             world.sync(config)
         world.sql("checkpoint")
         sample = world.sync(config)
         if not csv.exists():
-            world.bash(world.query("\\copy lineitem to '" + str(csv) + "' csv"))
-        constraints[:] = world.constraints("lineitem")
-        world.sql("drop table if exists base", "create table base (like lineitem)", "truncate base")
+            world.bash(world.query(f"\\copy {table} to '{csv}' csv"))
+        constraints[:] = world.constraints(table)
+        world.sql("drop table if exists base", f"create table base (like {table})", "truncate base")
         return sample
 
     def baseline() -> measure.Sample:
@@ -159,7 +160,7 @@ _PLAIN_COLUMNS = (
 )
 
 
-def _origin(world: World) -> None:
+def origin(world: World) -> None:
     """Lineitem in a database of its own, without `_cq_` columns."""
     with psycopg.connect(world.url("origin"), autocommit=True) as connection:
         row = connection.execute("select to_regclass('lineitem')::text").fetchone()
@@ -169,7 +170,7 @@ def _origin(world: World) -> None:
         import pgpq
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(data.lineitem(6))
+        file = pq.ParquetFile(data.LINEITEM.parquet)
         encoder = None
         with connection.cursor().copy("copy lineitem from stdin (format binary)") as copy:
             for batch in file.iter_batches(65_536):
@@ -189,7 +190,7 @@ def postgresql_postgresql(world: World) -> Job:
     config = data.config(world.folder, "pgpg", source, destination, "append")
 
     def ours() -> measure.Sample:
-        _origin(world)
+        origin(world)
         world.sql("drop table if exists lineitem", "checkpoint")
         sample = world.sync(config)
         constraints[:] = world.constraints("lineitem")
@@ -206,63 +207,6 @@ def postgresql_postgresql(world: World) -> Job:
 
     constraints: list[str] = []
     return Job("postgresql-postgresql-append-6m", ours, baseline, "<= 1.5x wall, 1.4x CPU", both(1.5, 1.4))
-
-
-def into_duckdb(world: World, origin: str, most: float) -> Job:
-    """Parquet or PostgreSQL into DuckDB, against DuckDB inserting from the same Arrow stream."""
-    name = f"{origin}-duckdb-append-6m"
-    mine, theirs = world.folder / f"{name}.duckdb", world.folder / f"{name}-base.duckdb"
-    source: dict[str, object] = (
-        data.parquet_source(data.lineitem(6))
-        if origin == "parquet"
-        else {"path": "postgresql", "spec": {"connection_string": world.url("origin")}}
-    )
-    destination: dict[str, object] = {"path": "duckdb", "spec": {"connection_string": str(mine)}}
-    config = data.config(world.folder, name, source, destination, "append")
-    target: list[str] = []
-
-    def ours() -> measure.Sample:
-        if origin == "postgresql":
-            _origin(world)
-        mine.unlink(missing_ok=True)
-        sample = world.sync(config)
-        if not target:
-            import duckdb
-
-            with duckdb.connect(str(mine), read_only=True) as connection:
-                row = connection.execute("select sql from duckdb_tables() where table_name = 'lineitem'").fetchone()
-            target.append(re.sub(r"(?i)create table (if not exists )?", "create table ", row[0] if row else ""))
-        return sample
-
-    def baseline() -> measure.Sample:
-        theirs.unlink(missing_ok=True)
-        where = str(data.lineitem(6)) if origin == "parquet" else world.url("origin")
-        return measure.run([sys.executable, SCRIPTS, f"{origin}_duckdb", where, str(theirs), target[0]], world.process)
-
-    return Job(name, ours, baseline, f"<= {most}x wall", ratio(most))
-
-
-def into_sqlite(world: World, million: int, most: float, *, reload: bool = False) -> Job:
-    """Parquet into SQLite, against ADBC ingesting the same rows in one transaction into a table without a key."""
-    name = f"parquet-sqlite-{'reload' if reload else 'append'}-{million}m"
-    mine, theirs = world.folder / f"{name}.sqlite", world.folder / f"{name}-base.sqlite"
-    parquet = data.lineitem(million)
-    destination: dict[str, object] = {"path": "sqlite", "spec": {"connection_string": str(mine)}}
-    mode = "overwrite-delete-stale" if reload else "append"
-    config = data.config(world.folder, name, data.parquet_source(parquet), destination, mode)
-
-    def ours() -> measure.Sample:
-        if not reload:
-            mine.unlink(missing_ok=True)
-        elif not mine.exists():
-            world.sync(config)
-        return world.sync(config)
-
-    def baseline() -> measure.Sample:
-        theirs.unlink(missing_ok=True)
-        return measure.run([sys.executable, SCRIPTS, "parquet_sqlite", str(parquet), str(theirs)])
-
-    return Job(name, ours, baseline, f"<= {most}x wall", ratio(most))
 
 
 def wide(world: World, destination_name: str, least: float) -> Job:
@@ -302,10 +246,10 @@ def test_to_test(world: World) -> Job:
 
 def slow_destination(world: World) -> Job:
     """10 million rows of lineitem into a destination that sleeps at each batch: how much memory the sync adds."""
-    paths = [str(data.lineitem(6))]
+    paths = [str(data.LINEITEM.parquet)]
     for number in range(4):
         part = world.folder / f"part-{number}.parquet"
-        part.symlink_to(data.lineitem(1))
+        part.symlink_to(data.LINEITEM_1M.parquet)
         paths.append(str(part))
     table = {"name": "lineitem", "path": paths}
     source: dict[str, object] = {"path": "file", "spec": {"path": paths, "tables": [table]}}
@@ -356,17 +300,12 @@ def start_up(world: World) -> list[Job]:
 def all_jobs(world: World) -> list[Job]:
     """Every line of the table, in order."""
     return [
-        parquet_postgresql(world, 6, "append", 0.65),
-        parquet_postgresql(world, 1, "append", 0.85),
-        parquet_postgresql(world, 6, "overwrite-delete-stale", 0.8),
-        parquet_postgresql(world, 6, "overwrite-delete-stale", 0.8, reload=True),
+        parquet_postgresql(world, data.LINEITEM, "append", 0.65),
+        parquet_postgresql(world, data.LINEITEM_1M, "append", 0.85),
+        parquet_postgresql(world, data.LINEITEM, "overwrite-delete-stale", 0.8),
+        parquet_postgresql(world, data.LINEITEM, "overwrite-delete-stale", 0.8, reload=True),
         postgresql_postgresql(world),
-        into_duckdb(world, "postgresql", 1.2),
-        into_duckdb(world, "parquet", 1.3),
-        into_sqlite(world, 6, 1.3),
-        into_sqlite(world, 6, 2.5, reload=True),
-        into_sqlite(world, 1, 1.3),
-        into_sqlite(world, 1, 2.5, reload=True),
+        *embedded_jobs(world),
         *clickhouse_jobs(world),
         *mysql_jobs(world),
         *mixed_jobs(world),

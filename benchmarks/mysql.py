@@ -64,24 +64,25 @@ def mysql_jobs(world: World) -> list[Job]:
     """First load and re-load."""
     server = Server()
     return [
-        _into_mysql(world, server, million, most, reload=reload)
-        for million in (6, 1)
+        _into_mysql(world, server, load, most, reload=reload)
+        for load in (data.LINEITEM, data.LINEITEM_1M, data.MIXED)
         for reload, most in ((False, 1.3), (True, 2.0))
     ]
 
 
-def _into_mysql(world: World, server: Server, million: int, most: float, *, reload: bool) -> Job:
+def _into_mysql(world: World, server: Server, load: data.Load, most: float, *, reload: bool) -> Job:
     from benchmarks.jobs import Job, ratio
 
-    name = f"parquet-mysql-{'reload' if reload else 'append'}-{million}m"
+    name = f"parquet-mysql-{'reload' if reload else 'append'}-{load.name}"
     mode = "overwrite-delete-stale" if reload else "append"
+    table = load.table
     loaded: list[bool] = []
 
     def ours() -> measure.Sample:
         destination: dict[str, object] = {"path": "mysql", "spec": {"connection_string": server.started.dsn("bench")}}
-        config = data.config(world.folder, name, data.parquet_source(data.lineitem(million)), destination, mode)
+        config = data.config(world.folder, name, load.source(), destination, mode)
         if not (reload and loaded):
-            server.run("drop table if exists lineitem")
+            server.run(f"drop table if exists {table}")
         if reload and not loaded:
             world.sync(config)
         loaded[:] = [True]
@@ -93,15 +94,15 @@ def _into_mysql(world: World, server: Server, million: int, most: float, *, relo
         csv = server.started.root / f"{name}.csv"
         csv.unlink(missing_ok=True)
         server.run(
-            f"select * into outfile '{csv}' {CSV} from lineitem",
+            f"select * into outfile '{csv}' {CSV} from {table}",
             "drop table if exists base",
-            "create table base like lineitem",
+            f"create table base like {table}",
         )
         for (key,) in set(server.run("select distinct index_name from information_schema.statistics "
                                      "where table_schema = 'bench' and table_name = 'base'")):  # fmt: skip
             server.run(f"alter table base drop {'primary key' if key == 'PRIMARY' else f'index `{key}`'}")
         sample = measure.run(server.client(f"load data local infile '{csv}' into table base {CSV}"), server.process)
-        assert server.run("select count(*) from base") == server.run("select count(*) from lineitem")
+        assert server.run("select count(*) from base") == server.run(f"select count(*) from {table}")
         server.run("drop table base")
         csv.unlink()
         return sample

@@ -17,7 +17,7 @@ _CQ_COLUMNS = {
 """The `_cq_` columns as a sync leaves them; DuckDB makes them up faster than anything outside it."""
 
 
-def _insert(database: str, reader: pa.RecordBatchReader, target: str) -> None:
+def _insert(database: str, reader: pa.RecordBatchReader, table: str, target: str) -> None:
     import duckdb
 
     with duckdb.connect(database) as connection:
@@ -26,23 +26,27 @@ def _insert(database: str, reader: pa.RecordBatchReader, target: str) -> None:
         names, values = ", ".join(_CQ_COLUMNS), ", ".join(_CQ_COLUMNS.values())
         connection.execute("set preserve_insertion_order = false")
         connection.register("incoming", reader)
-        connection.execute(f"insert into lineitem ({names}, {own}) select {values}, {own} from incoming")
+        connection.execute(f"insert into {table} ({names}, {own}) select {values}, {own} from incoming")
 
 
-def parquet_duckdb(parquet: str, database: str, target: str) -> None:
+def parquet_duckdb(parquet: str, database: str, table: str, target: str) -> None:
     """DuckDB inserting from a pyarrow reader."""
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(parquet)
-    _insert(database, pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(65_536)), target)
+    reader = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(65_536))
+    # The sync keeps moments as UTC without saying so; DuckDB would work that out for each of them.
+    naive = pa.schema(f.with_type(pa.timestamp(f.type.unit)) if pa.types.is_timestamp(f.type) else f
+                      for f in reader.schema)  # fmt: skip
+    _insert(database, reader.cast(naive), table, target)
 
 
-def postgresql_duckdb(url: str, database: str, target: str) -> None:
+def postgresql_duckdb(url: str, database: str, table: str, target: str) -> None:
     """An ADBC record batch stream inserted by DuckDB."""
     import adbc_driver_postgresql.dbapi as adbc
 
     with adbc.connect(url) as connection, connection.cursor() as cursor:
-        cursor.execute("select * from lineitem")
+        cursor.execute(f"select * from {table}")
         reader = cursor.fetch_record_batch()
         # A numeric comes as text with a name of its own; DuckDB takes the text.
         schema = pa.schema(
@@ -54,11 +58,14 @@ def postgresql_duckdb(url: str, database: str, target: str) -> None:
                 arrays = [a.storage if isinstance(a.type, pa.OpaqueType) else a for a in batch.columns]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-        _insert(database, pa.RecordBatchReader.from_batches(schema, batches()), target)
+        _insert(database, pa.RecordBatchReader.from_batches(schema, batches()), table, target)
 
 
-def parquet_sqlite(parquet: str, database: str) -> None:
-    """ADBC ingesting a pyarrow reader into a table without a key, in one transaction."""
+def parquet_sqlite(parquet: str, database: str, table: str) -> None:
+    """ADBC ingesting a pyarrow reader into a table without a key, in one transaction.
+
+    The file has values that a sync stored, or lineitem, of which ADBC takes decimals and dates as text.
+    """
     import uuid
 
     import adbc_driver_sqlite.dbapi as adbc
@@ -69,6 +76,9 @@ def parquet_sqlite(parquet: str, database: str) -> None:
 
     def batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
         for batch in file.iter_batches(len(ids)):
+            if "_cq_id" in batch.schema.names:
+                yield batch
+                continue
             rows = batch.num_rows
             own = [pa.repeat("2024-01-01 00:00:00.000000Z", rows), pa.repeat("bench", rows), ids.slice(0, rows),
                    pa.nulls(rows, pa.utf8())]  # fmt: skip
@@ -82,7 +92,7 @@ def parquet_sqlite(parquet: str, database: str) -> None:
     first = next(reader)
     with adbc.connect(database) as connection, connection.cursor() as cursor:
         rows = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], reader))
-        cursor.adbc_ingest("lineitem", rows, mode="create")
+        cursor.adbc_ingest(table, rows, mode="create")
         connection.commit()
 
 
@@ -101,7 +111,9 @@ def parquet_clickhouse(parquet: str, url: str) -> None:
         for batch in pq.ParquetFile(parquet).iter_batches(count):
             rows = batch.num_rows
             own = [pa.repeat(moment, rows), pa.repeat("bench", rows), ids.slice(0, rows), pa.nulls(rows, pa.utf8())]
-            table = pa.Table.from_arrays([*own, *batch.columns], names=[*_CQ_COLUMNS, *batch.schema.names])
+            # ClickHouse knows uuids by their bytes and JSON by its text.
+            arrays = [a.storage if isinstance(a.type, pa.BaseExtensionType) else a for a in batch.columns]
+            table = pa.Table.from_arrays([*own, *arrays], names=[*_CQ_COLUMNS, *batch.schema.names])
             client.insert_arrow("base", table)
 
 
