@@ -110,27 +110,19 @@ def debian_postgresql_server(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> Iterator[str]:
     """A new, empty database."""
-    with _new_postgresql_database(postgresql_server) as url:
+    from tests.postgresql_pool import pool
+
+    with pool(postgresql_server).database() as url:
         yield url
 
 
 @pytest.fixture
 def debian_postgresql_url(debian_postgresql_server: str) -> Iterator[str]:
     """A new, empty database of Debian's version."""
-    with _new_postgresql_database(debian_postgresql_server) as url:
+    from tests.postgresql_pool import pool
+
+    with pool(debian_postgresql_server).database() as url:
         yield url
-
-
-@contextlib.contextmanager
-def _new_postgresql_database(server: str) -> Iterator[str]:
-    import psycopg
-
-    name = f"catchment_{next(_numbers)}"
-    with psycopg.connect(f"{server} dbname=postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    yield f"{server} dbname={name}"
-    with psycopg.connect(f"{server} dbname=postgres", autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,19 @@ class Missing(Exception):
     """Raised when a server cannot run here; the text says why."""
 
 
+def _new_folder(prefix: str) -> Path:
+    """A folder for what a server writes: in memory where there is plenty, since tests make tables by the thousand.
+
+    Its path is short, for sockets.
+    """
+    memory = Path("/dev/shm")
+    plenty = 8 << 30
+    is_in_memory = any(part.mountpoint == str(memory) for part in psutil.disk_partitions(all=True))
+    if is_in_memory and min(shutil.disk_usage(memory).free, psutil.virtual_memory().available) > plenty:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=memory))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+
+
 def peers() -> Path:
     """Where the packages are that only processes of their own import: the vendor's SDK, pandas and polars."""
     return Path(sys.prefix) / "peers"
@@ -103,7 +116,7 @@ def postgresql_server(
     With `tls` it is one that can speak it, if `more` says with which certificate.
     """
     folder = binaries(tls=tls)
-    root = Path(tempfile.mkdtemp(prefix="cmpg-", dir="/tmp"))
+    root = _new_folder("cmpg-")
     nobody = _as_nobody()
     if nobody:
         os.chown(root, 65534, 65534)
@@ -191,7 +204,7 @@ def clickhouse() -> Iterator[ClickHouseServer]:
     """A ClickHouse server of its own in a new folder: its engine from PyPI behind a shim of ours."""
     if not (peers() / "chdb").is_dir():
         raise Missing("no ClickHouse: the PyPI package chdb-core is not among the peers (`make setup`)")
-    root = Path(tempfile.mkdtemp(prefix="cmch-", dir="/tmp"))
+    root = _new_folder("cmch-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -223,7 +236,10 @@ class MySQLServer:
         """Execute a statement."""
         import pymysql
 
-        with pymysql.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True) as connection:
+        # To read the system's certificates takes longer than what it says.
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", autocommit=True, ssl_disabled=True
+        ) as connection:
             connection.cursor().execute(statement)
 
     def start(self) -> None:
@@ -232,7 +248,7 @@ class MySQLServer:
 
         with (self.root / "log").open("w") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=self.root, stdout=log, stderr=log, env=_with_libraries(self.libraries)
+                self.command, cwd=self.root, stdout=log, stderr=log, env=_environment(self.libraries, self.root)
             )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -254,6 +270,10 @@ class MySQLServer:
             self.process.wait()
 
 
+_UNFLUSHED = ("--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=2")
+"""What is written goes to the system at once, where it outlives the server, and to the disk when the system likes."""
+
+
 @contextlib.contextmanager
 def mariadb(*more: str) -> Iterator[MySQLServer]:
     """A MariaDB server of its own in a new folder."""
@@ -261,7 +281,7 @@ def mariadb(*more: str) -> Iterator[MySQLServer]:
     if missing:
         raise Missing(f"no MariaDB: `{missing[0]}` is not there (Debian: mariadb-server)")
     make = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
-    with _mysql(["mariadbd", "--no-defaults"], make, more) as server:
+    with _mysql(["mariadbd", "--no-defaults"], make, ("--debug-no-sync", *_UNFLUSHED, *more)) as server:
         yield server
 
 
@@ -272,13 +292,15 @@ def mysql8(*more: str) -> Iterator[MySQLServer]:
     if not (folder / "bin" / "mysqld").exists():
         raise Missing("no MySQL 8: it is not in the environment (`tools/mysql8` puts it there)")
     program: list[str | Path] = [folder / "bin" / "mysqld", "--no-defaults", f"--basedir={folder}"]
-    with _mysql(program, [*program, "--initialize-insecure"], ("--mysqlx=0", "--skip-log-bin", *more)) as server:
+    with _mysql(
+        program, [*program, "--initialize-insecure"], ("--mysqlx=0", "--skip-log-bin", *_UNFLUSHED, *more)
+    ) as server:
         yield server
 
 
 @contextlib.contextmanager
 def _mysql(program: Sequence[str | Path], make: Sequence[str | Path], more: Sequence[str]) -> Iterator[MySQLServer]:
-    root = Path(tempfile.mkdtemp(prefix="cmmy-", dir="/tmp"))
+    root = _new_folder("cmmy-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -290,7 +312,7 @@ def _mysql(program: Sequence[str | Path], make: Sequence[str | Path], more: Sequ
     try:
         with (root / "made").open("w+") as told:
             done = subprocess.run(
-                [*make, *shared], stdout=told, stderr=told, env=_with_libraries(libraries), check=False
+                [*make, *shared], stdout=told, stderr=told, env=_environment(libraries, root), check=False
             )
             told.seek(0)
             if done.returncode:
@@ -302,8 +324,10 @@ def _mysql(program: Sequence[str | Path], make: Sequence[str | Path], more: Sequ
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _with_libraries(folder: str) -> dict[str, str]:
-    return {**os.environ, "LD_LIBRARY_PATH": folder} if folder else dict(os.environ)
+def _environment(libraries: str, root: Path) -> dict[str, str]:
+    # A server that starts removes what looks like a temporary table: no two may share a folder for them.
+    own = {**os.environ, "TMPDIR": str(root)}
+    return {**own, "LD_LIBRARY_PATH": libraries} if libraries else own
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pytest
@@ -103,91 +105,124 @@ spec:
 """
 
 
-@pytest.fixture
-def stuck(tmp_path, write_config):
-    """Starts a sync, and gives its process once it is stuck."""
-    (tmp_path / "plugins.py").write_text(PLUGINS)
-    processes = []
+STAGGER_S = 0.4
+"""Seconds between two signals, so that no two syncs write their reports at the same time."""
 
-    def start(source="", destination="", publish="stream"):
-        path = write_config(CONFIG.format(source=source, destination=destination, publish=publish))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "catchment", "sync", path, "--output", "json", "--prometheus-file", "x.prom"],
-            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), os.getenv("PYTHONPATH")]))},
+
+class Stuck:
+    """A sync in a folder of its own, whose plugin never comes back."""
+
+    def __init__(self, folder, at, number, publish="stream"):
+        plugin, self.at = at.split(": ")
+        self.folder, self.number = folder, number
+        self.result, self.err, self.seconds = {}, "", 0.0
+        folder.mkdir()
+        (folder / "plugins.py").write_text(PLUGINS)
+        places = {"source": "", "destination": ""} | {plugin: self.at}
+        (folder / "config.yml").write_text(CONFIG.format(**places, publish=publish))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "catchment", "sync", "config.yml", "--output", "json", "--prometheus-file",
+             "x.prom"],
+            cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.getenv("PYTHONPATH")]))},
         )  # fmt: skip
-        processes.append(process)
-        while not (tmp_path / "reached").exists():
-            assert process.poll() is None, process.communicate()
+
+    def wait(self):
+        """Wait until it is stuck."""
+        while not (self.folder / "reached").exists():
+            assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
-        time.sleep(0.5)
-        return process
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    def end(self):
+        """Interrupt it, and take the time until it has ended."""
+        started = time.monotonic()
+        self.process.send_signal(self.number)
+        out, self.err = self.process.communicate(timeout=30)
+        self.seconds = time.monotonic() - started
+        self.result = json.loads(out)
 
-
-def ended(process, number=signal.SIGINT):
-    """The result that the process prints after a signal, in time."""
-    started = time.monotonic()
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert time.monotonic() - started < 10
-    assert process.returncode == 128 + number, err
-    assert "Interrupted: ending in order" in err
-    result = json.loads(out)
-    assert result["outcome"] == "interrupted"
-    return result, err
+    def check(self):
+        """It ended in time, and says so; what else it says is of the place where it was stuck."""
+        assert self.seconds < 10
+        assert self.process.returncode == 128 + self.number, self.err
+        assert "Interrupted: ending in order" in self.err
+        assert self.result["outcome"] == "interrupted"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("at", ["table", "in C"])
-def test_a_source_that_is_stuck_is_left_and_the_rest_is_flushed(stuck, at, number):
-    result, _ = ended(stuck(source=at), number)
-
-    assert {row["table"]: row["rows_written"] for row in result["tables"]} == {"fine": 3, "things": 3}
-    assert result["sources"][0]["outcome"] == "interrupted"
+def rows_are_flushed(sync):
+    assert {row["table"]: row["rows_written"] for row in sync.result["tables"]} == {"fine": 3, "things": 3}
+    assert sync.result["sources"][0]["outcome"] == "interrupted"
 
 
-def test_a_source_that_is_stuck_before_its_rows_is_left(stuck):
-    result, _ = ended(stuck(source="client"))
-
-    assert result["sources"][0]["outcome"] == "interrupted"
+def source_is_left(sync):
+    assert sync.result["sources"][0]["outcome"] == "interrupted"
 
 
-@pytest.mark.parametrize("plugin", ["source", pytest.param("destination", marks=pytest.mark.thorough)])
-def test_a_plugin_that_does_not_close_is_left_and_what_is_durable_stays_complete(stuck, plugin):
-    result, err = ended(stuck(**{plugin: "close"}))
-
-    assert [(row["complete"], row["rows_written"]) for row in result["tables"]] == [(True, 3)] * 2
-    assert "Warning: a plugin did not close within 8 seconds of the interrupt; rows are not at stake" in err
+def what_is_durable_stays_complete(sync):
+    assert [(row["complete"], row["rows_written"]) for row in sync.result["tables"]] == [(True, 3)] * 2
+    assert "Warning: a plugin did not close within 8 seconds of the interrupt; rows are not at stake" in sync.err
 
 
-@pytest.mark.parametrize(
-    ("at", "publish"),
-    [
-        pytest.param("open", "stream", marks=pytest.mark.thorough),
-        ("write", "stream"),
-        ("publish", "atomic"),
-    ],
-)
-def test_a_destination_that_is_stuck_is_left_and_the_report_says_what_is_known(stuck, tmp_path, at, publish):
-    result, _ = ended(stuck(destination=at, publish=publish), signal.SIGTERM)
-
-    [destination] = result["destinations"]
+def report_says_what_is_known(sync):
+    [destination] = sync.result["destinations"]
     assert destination["outcome"] == "interrupted"
     assert destination["error"].startswith("it did not end within 8 seconds of the interrupt")
-    tables = {row["table"]: row for row in result["tables"]}
+    tables = {row["table"]: row for row in sync.result["tables"]}
     assert not any(row["complete"] for row in tables.values())
-    if at == "write":
+    if sync.at == "write":
         # The rows of the other table are there; whether those in the call are nobody knows.
-        with duckdb.connect(str(tmp_path / "x.duckdb")) as connection:
+        with duckdb.connect(str(sync.folder / "x.duckdb")) as connection:
             assert connection.execute("select count(*) from fine").fetchall() == [(tables["fine"]["rows_written"],)]
         assert tables["things"]["rows_written"] == 0
         assert "what it was doing may be done or not" in tables["things"]["stale_kept_reason"]
-    if at == "publish":
+    if sync.at == "publish":
         assert [(row["published"], row["rows_written"]) for row in tables.values()] == [(False, 0)] * 2
-    [run] = Journal(tmp_path / ".cq").runs(5)
+    [run] = Journal(sync.folder / ".cq").runs(5)
     assert (run.exit_code, run.outcome) == (128 + signal.SIGTERM, "interrupted")
+
+
+CASES = [
+    ("source: table", signal.SIGINT, rows_are_flushed),
+    ("source: table", signal.SIGTERM, rows_are_flushed),
+    ("source: in C", signal.SIGINT, rows_are_flushed),
+    ("source: in C", signal.SIGTERM, rows_are_flushed),
+    ("source: client", signal.SIGINT, source_is_left),
+    ("source: close", signal.SIGINT, what_is_durable_stays_complete),
+    ("destination: close", signal.SIGINT, what_is_durable_stays_complete),
+    ("destination: open", signal.SIGTERM, report_says_what_is_known),
+    ("destination: write", signal.SIGTERM, report_says_what_is_known),
+    ("destination: publish", signal.SIGTERM, report_says_what_is_known),
+]
+"""Where it is stuck, what interrupts it, and what is to be said of it."""
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """Every case at once, since they do nothing but wait."""
+    with contextlib.ExitStack() as ends:
+        syncs = []
+        for number, (at, sent, _) in enumerate(CASES):
+            syncs.append(Stuck(tmp_path / str(number), at, sent, "atomic" if at.endswith("publish") else "stream"))
+            ends.enter_context(syncs[-1].process)
+            ends.callback(syncs[-1].process.kill)
+        for sync in syncs:
+            sync.wait()
+        time.sleep(0.5)
+        yield syncs
+
+
+def test_a_plugin_that_is_stuck_is_left_in_time_and_the_report_says_what_is_known(stuck):
+    with ThreadPoolExecutor(len(stuck)) as pool:
+        ended = []
+        for sync in stuck:
+            ended.append(pool.submit(sync.end))
+            time.sleep(STAGGER_S)
+    wrong = {}
+    for (at, sent, check), sync, end in zip(CASES, stuck, ended, strict=True):
+        try:
+            end.result()
+            sync.check()
+            check(sync)
+        except (AssertionError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+            wrong[at, sent.name] = f"{type(error).__name__}: {error}\n{sync.err}"
+    assert wrong == {}

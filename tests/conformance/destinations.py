@@ -51,7 +51,9 @@ def _peek_mysql(spec: Spec, table: str) -> Peeked:
 
     place = parse(spec["connection_string"])
     with (
-        pymysql.connect(host=place.host, port=place.port, user=place.user, database=place.database) as connection,
+        pymysql.connect(
+            host=place.host, port=place.port, user=place.user, database=place.database, ssl_disabled=True
+        ) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(f"select id, name from `{table}`")

@@ -49,6 +49,9 @@ class Proxy:
                         client.close()
                         continue
                 server = socket.create_connection(self._server)
+                for one in (client, server):
+                    # What comes in two pieces goes on in two, and the second would wait for the first to be confirmed.
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 answered = threading.Event()
                 threading.Thread(target=self._forward, args=(client, server, answered), daemon=True).start()
                 threading.Thread(target=self._answer, args=(server, client, answered), daemon=True).start()

@@ -18,6 +18,7 @@ from catchment.errors import PluginError
 from catchment.messages import Insert, MigrateTable
 from catchment.schema.internal import STAGING_PREFIX, staging_name
 from catchment.testing import data
+from tests.cli.run import catchment
 from tests.destinations.clickhouse import asking
 from tests.destinations.conftest import NOW, WIDE, Staged, people, rows
 
@@ -383,10 +384,7 @@ def test_a_sync_twice_in_every_mode(clickhouse_url, ask, write_config, options, 
         f"spec: {{connection_string: '{clickhouse_url}'}}}}\n"
     )
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-m", "catchment", "sync", str(config)], cwd=config.parent, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        done = catchment("sync", config, cwd=config.parent)
         assert done.returncode == 0, done.stdout + done.stderr
     found = ask("select count(), uniqExact(resource_id), uniqExact(_cq_sync_time) from test_some_table")
     assert found == [wanted]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 from catchment.engine.sync import Options, Sync
+from tests.cli.run import catchment
 from tests.e2e.documents import HERE, destination, made, plan, run, source
 from tests.e2e.plugins import until
 
@@ -114,11 +113,7 @@ def sync_and_die(folder, document, **mode):
     shop = source(tables=["shops", "events"], spec={"shops": [2, 3]}, backend_options=STATE)
     config.write_text(yaml.safe_dump_all([shop, document]))
     found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "catchment", "sync", str(config), "--no-log-file"],
-        cwd=folder, env=os.environ | {"PYTHONPATH": found}, capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
-    return done.returncode
+    return catchment("sync", config, "--no-log-file", cwd=folder, PYTHONPATH=found).returncode
 
 
 POINTS = [

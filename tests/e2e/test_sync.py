@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tests.cli.run import catchment as run_catchment
+
 
 def catchment(*arguments, **environment):
     """Runs the command in the folder of its config, where the log then is."""
     folder = next((argument.parent for argument in arguments if isinstance(argument, Path)), None)
-    return subprocess.run(
-        [sys.executable, "-m", "catchment", *map(str, arguments)],
-        capture_output=True, text=True, timeout=100, env=os.environ | environment, check=False,
-        cwd=folder,
-    )  # fmt: skip
+    return run_catchment(*arguments, cwd=folder, **environment)
 
 
 CONFIG = """

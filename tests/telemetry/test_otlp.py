@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import trace
@@ -22,14 +23,7 @@ FAILING = "{num_clients: 2, num_rows: 4, tables: 2, fail_tables: [test_wide_tabl
 @pytest.fixture
 def run(tmp_path):
     """Syncs a config with an environment; says how it went."""
-
-    def sync(path, *options, **environment):
-        started = time.monotonic()
-        done = catchment("sync", path, *options, cwd=tmp_path, **environment)
-        done.seconds = time.monotonic() - started
-        return done
-
-    return sync
+    return lambda path, *options, **environment: catchment("sync", path, *options, cwd=tmp_path, **environment)
 
 
 def exporting_to(collector):
@@ -274,29 +268,44 @@ def test_a_source_with_a_collector_of_its_own_needs_no_environment(run, config, 
     assert collector.value("sync.table.resources", table="test_sub_table") == 24
 
 
-def test_without_insecure_the_collector_is_spoken_to_over_tls(run, config, collector):
-    done = run(config(more=f'otel_endpoint: "{collector.address}"'))
+def test_collectors_that_are_not_reached_cost_seconds_and_one_warning(config, collector, nobody, silent, tmp_path):
+    """All at once: each of them is waited for as long."""
+    keyed = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://{nobody}/v1/traces?key={SECRET}",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{SECRET}",
+    }
+    cases = {
+        "nobody": (nobody, "", {"OTEL_ENDPOINT": nobody, "OTEL_ENDPOINT_INSECURE": "true"}),
+        "silent": (silent.address, "", {"OTEL_ENDPOINT": silent.address, "OTEL_ENDPOINT_INSECURE": "true"}),
+        "keyed": (nobody, "", keyed),
+        # Nobody has said that it is insecure.
+        "tls": (collector.address, f'otel_endpoint: "{collector.address}"', {}),
+    }
 
-    assert done.returncode == 0
+    def sync(name):
+        _, more, environment = cases[name]
+        (tmp_path / name).mkdir()
+        path = config(more=more)
+        path.write_text(path.read_text().replace("out.duckdb", f"{name}.duckdb"))
+        started = time.monotonic()
+        done = catchment("sync", path, cwd=tmp_path / name, **environment)
+        return done, time.monotonic() - started
+
+    with ThreadPoolExecutor(len(cases)) as pool:
+        ended = dict(zip(cases, pool.map(sync, cases), strict=True))
+    for name, (done, seconds) in ended.items():
+        assert done.returncode == 0, name
+        assert "Sync completed successfully" in done.stdout, name
+        assert seconds < 20, name
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, (name, done.stderr)
+        assert lines[0].startswith("Warning: telemetry ("), name
+        assert f"did not get through to {cases[name][0]}" in lines[0], name
     assert collector.empty
-    assert f"did not get through to {collector.address}" in done.stderr
-    assert "SSL" in done.stderr
-
-
-@pytest.mark.parametrize("away", ["nobody", "silent"])
-def test_a_collector_that_is_away_costs_seconds_and_one_warning(run, config, request, away):
-    found = request.getfixturevalue(away)
-    address = found if isinstance(found, str) else found.address
-
-    done = run(config(), OTEL_ENDPOINT=address, OTEL_ENDPOINT_INSECURE="true")
-
-    assert done.returncode == 0
-    assert "Sync completed successfully" in done.stdout
-    assert done.seconds < 20
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("Warning: telemetry (")
-    assert f"did not get through to {address}" in line
+    assert "SSL" in ended["tls"][0].stderr
+    told = ended["keyed"][0].stderr
+    assert f"telemetry (traces) did not get through to {nobody}: " in told
+    assert SECRET not in told + (tmp_path / "keyed" / "catchment.log").read_text()
 
 
 def test_what_a_collector_refuses_is_one_warning(run, config, collectors):
@@ -408,14 +417,6 @@ spec: {{name: db, registry: python, path: test, write_mode: append}}
         "ValueError: bad answer to **********"
     ] * 2
     assert {"using **********"} == {record.text for record in collector.records if "using" in record.text}
-
-
-def test_the_key_of_a_collector_is_in_no_warning_and_no_log(run, config, nobody, tmp_path):
-    done = run(config(), OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://{nobody}/v1/traces?key={SECRET}",
-               OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{SECRET}")  # fmt: skip
-
-    assert f"telemetry (traces) did not get through to {nobody}: " in done.stderr
-    assert SECRET not in done.stderr + (tmp_path / "catchment.log").read_text()
 
 
 def test_a_library_call_exports_as_the_command_does_and_leaves_no_handler(config, collector, monkeypatch):

@@ -26,6 +26,8 @@ from catchment.engine.sync import Options, Sync
 from catchment.spec.load import load
 from catchment.wire.containers import pull
 from catchment.wire.relay import Relay
+from tests.cli.run import catchment as run_catchment
+from tests.cli.run import warm_process
 from tests.wire import images
 from tests.wire.registry import IMAGE, serving
 
@@ -54,6 +56,7 @@ def nothing_is_left(monkeypatch, tmp_path, docker_engine, engine):
     scratch = Path(tempfile.mkdtemp(prefix="w-", dir="/tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setenv("DOCKER_HOST", docker_engine)
+    warm_process()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     assert [(found["Names"], found["Status"]) for found in engine.containers()] == []
@@ -396,8 +399,8 @@ def test_image_that_the_registry_does_not_have_is_told(config):
 
 def catchment(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command line, in a process of its own."""
-    command = [sys.executable, "-m", "catchment", *map(str, arguments), "--no-log-file"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done: subprocess.CompletedProcess[str] = run_catchment(*arguments, "--no-log-file")
+    return done
 
 
 def test_plugin_install_pulls_images_and_tells_which_it_cannot(config):

@@ -22,6 +22,7 @@ from catchment.engine.sync import Options, Sync
 from catchment.errors import SpecError
 from catchment.spec.load import load
 from catchment.wire.process import socket_folder
+from tests.cli.run import warm_process
 from tests.wire.serving import served
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ def nothing_is_left(monkeypatch, tmp_path):
     # Not in the test's own folder, whose path is too long for a socket.
     scratch = Path(tempfile.mkdtemp(prefix="w-", dir="/tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    warm_process()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
