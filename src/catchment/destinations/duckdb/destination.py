@@ -64,7 +64,7 @@ class DuckDB(Destination[DuckDBSpec]):
         rejects=True,
         measures=True,
         # What follows these bytes is streamed.
-        batch=BatchSize(rows=0, size_bytes=32 << 20, timeout_s=0),
+        batch=BatchSize(rows=0, size_bytes=8 << 20, timeout_s=0),
         stored_as=lambda data_type: map_type(data_type, stored_leaf),
     )
 
