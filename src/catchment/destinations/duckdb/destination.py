@@ -295,7 +295,8 @@ class DuckDB(Destination[DuckDBSpec]):
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Complete every staged table, give it its key, and rename it to the live one, in one transaction."""
         with self._writing([swap.staged.name for swap in swaps]):
-            return Publisher(self._run, self._migrator, self._ties, self._forced).publish(swaps)
+            publisher = Publisher(self._run, self._migrator, self._ties, forced=self._forced, numbered=self._numbered)
+            return publisher.publish(swaps)
 
     def discard(self, staged: Sequence[Table]) -> None:
         """Drop staged tables."""

@@ -21,12 +21,16 @@ _ABSENT = '"_catchment_absent"'
 class Publisher:
     """Publishes the staged tables of one destination."""
 
-    def __init__(self, run: Run, migrator: Migrator, ties: Ties, forced: Set[str]) -> None:
+    def __init__(
+        self, run: Run, migrator: Migrator, ties: Ties, *, forced: Set[str], numbered: Mapping[str, int]
+    ) -> None:
         self._run = run
         self._migrator = migrator
         self._ties = ties
         self._forced = forced
         """Staged tables that may replace a live one which their rows do not fit."""
+        self._numbered = numbered
+        """Rows that went into staged tables; some may be deleted since."""
 
     def publish(self, swaps: Sequence[Swap]) -> Mapping[str, Published]:
         """Make every swap visible, in the transaction that is open."""
@@ -57,17 +61,16 @@ class Publisher:
             done = self._keep_live_rows(swap, have)
         if keys:
             self._run(f"alter table {staged} add primary key ({DIALECT.columns(keys)})")
-        self._run(sql.drop_table(DIALECT, swap.table.name))
+        if have is not None:
+            self._run(sql.drop_table(DIALECT, swap.table.name))
         self._run(f"alter table {staged} rename to {DIALECT.quote(swap.table.name)}")
         return done
 
     def _keep_last(self, swap: Swap) -> None:
         """Of rows with equal keys keep the one that came last; the numbers of rows go."""
         staged, quoted = DIALECT.table(swap.staged.name), DIALECT.columns(swap.table.primary_keys)
-        total, unique = self._run(
-            f"select (select count(*) from {staged}), (select count(*) from (select distinct {quoted} from {staged}))"
-        ).fetchone()
-        if total == unique:
+        unique = self._count(f"(select distinct {quoted} from {staged})")
+        if unique == self._numbered[swap.staged.name] or unique == self._count(staged):
             self._run(f"alter table {staged} drop column {ORDER}")
             return
         # A copy, not a delete: a key cannot be built over rows that were deleted in the same transaction.
@@ -106,6 +109,9 @@ class Publisher:
             self._run(f"insert into {staged} ({names}) select {names} from {live} where rowid in ({kept})")
         self._run(f"drop table {_ABSENT}")
         return done
+
+    def _count(self, rows: str) -> int:
+        return int(self._run(f"select count(*) from {rows}").fetchone()[0])
 
     def _merge(self, swap: Swap, have: Table) -> Published:
         """Change the live table, on which something was set that a renamed one would not have."""
