@@ -44,13 +44,11 @@ class Soak:
     """What no run may leave behind in the database, or beside it."""
     seed: int = field(default_factory=lambda: random.randrange(1 << 32))
     version: int = 0
-    seconds: float = 0.0
-    """How long a sync takes that nobody disturbs."""
     _sums: dict[int, int] = field(default_factory=dict)
     """Of the ids of each version."""
 
     def begin(self) -> random.Random:
-        """Load the table, load it anew to see how long that takes, and give the chance that later points come from."""
+        """Load the table, and give the chance that later points come from."""
         print(f"seed {self.seed}")
         (self.folder / "data").mkdir()
         files = source(
@@ -59,13 +57,18 @@ class Soak:
                   "tables": [{"name": "wide", "path": "wide.parquet", "primary_keys": ["id"]}]},
         )  # fmt: skip
         (self.folder / "config.yml").write_text(yaml.safe_dump_all([files, self.store.document()]))
-        for _ in range(2):
-            self.write()
-            began = time.monotonic()
-            self.finish()
-            self.seconds = time.monotonic() - began
-        print(f"an undisturbed sync takes {self.seconds:.1f} s")
+        self.write()
+        self.finish()
         return random.Random(self.seed)
+
+    def take_time(self) -> float:
+        """Seconds that a sync takes here and now, which a reader that looks on slows down."""
+        self.write()
+        began = time.monotonic()
+        self.finish()
+        seconds = time.monotonic() - began
+        print(f"an undisturbed sync takes {seconds:.1f} s")
+        return seconds
 
     def write(self) -> int:
         """The next version of the file."""
@@ -138,12 +141,14 @@ class Soak:
 
 def kill_syncs(soak: Soak, chance: random.Random, times: int) -> None:
     """Kill so many syncs at points that are spread over the whole of one; after each, one whole version is there."""
+    # Some end before they are killed: the last moment of a run is among the points too.
+    seconds = 1.1 * soak.take_time()
     last, killed, published = soak.seen(), 0, 0
     while killed < times:
         version = soak.write()
         process = soak.sync()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.1, soak.seconds))
+            process.wait(chance.uniform(0.1, seconds))
         process.kill()
         if process.wait() == -signal.SIGKILL:
             killed += 1
@@ -160,12 +165,13 @@ def kill_servers(soak: Soak, chance: random.Random, times: int, server: Any) -> 
     On a machine that is slow it is half as often at the least.
     """
     ends: list[int] = []
+    seconds = soak.take_time()
     began = time.monotonic()
     while len(ends) < times and (len(ends) < times // 2 or time.monotonic() - began < LONG_S):
         last, version = soak.seen(), soak.write()
         process = soak.sync()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.1, soak.seconds))
+            process.wait(chance.uniform(0.1, seconds))
         server.kill()
         time.sleep(chance.uniform(0, 2))
         server.start()
