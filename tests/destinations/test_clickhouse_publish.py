@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -249,6 +250,17 @@ def test_what_a_live_run_stages_is_left_alone(open_destination, clickhouse_url, 
     second.plugin.close()
     waiting.publish()
     assert sorted(ask("select id from people union all select id from others")) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(("process", "left"), [(os.getpid(), 1), (2**22 + 1, 0)], ids=["alive", "killed"])
+def test_a_lease_without_a_row_goes_if_its_run_was_killed(open_destination, clickhouse_url, ask, process, left):
+    lease = f"{STAGING_PREFIX}cafe0009.lease"
+    ask(
+        f"create table `{lease}` (host String, process UInt32, at DateTime64(3)) engine MergeTree order by tuple() "
+        f"comment '{staging._machine()} {process}'"
+    )
+    open_destination(ClickHouse, connection_string=clickhouse_url).publish(people(), rows(people(), (1, "a")))
+    assert ask(f"select count() from system.tables where name = '{lease}'") == [(left,)]
 
 
 def test_a_run_of_another_machine_is_dead_when_it_was_silent_for_long(

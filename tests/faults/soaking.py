@@ -104,7 +104,8 @@ class Soak:
         self.finish()
         found = sorted(self.store.query("select id, version, text from wide"))
         assert found == sorted((number, self.version, f"{number}{TEXT}") for number in ids(self.version))
-        assert self.store.tables() == ["wide"]
+        found = self.store.tables()
+        assert found == ["wide"], f"left behind: {found}"
         assert self.left() == []
 
     @contextlib.contextmanager

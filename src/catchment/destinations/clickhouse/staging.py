@@ -74,7 +74,7 @@ class Staging:
             on_cluster, engine = self._definitions.on_cluster, self._definitions.engine
             self._connection.run(
                 f"create table if not exists {lease}{on_cluster} (host String, process UInt32, at DateTime64(3)) "
-                f"engine = {engine} order by tuple()"
+                f"engine = {engine} order by tuple() comment {text_literal(f'{_machine()} {os.getpid()}')}"
             )
             self._renew(run)
             self._runs.add(run)
@@ -155,8 +155,16 @@ class Staging:
         )
         host, process, age, rows = found[0]
         if not rows:
-            # It is just being made.
-            return False
+            # It is just being made, or its run was killed right then: who made it stands in its comment.
+            made = self._connection.rows(
+                "select comment, dateDiff('second', metadata_modification_time, now()) from system.tables "
+                f"where database = currentDatabase() and name = {text_literal(_lease(run))}"
+            )
+            if not made:
+                return False
+            comment, age = made[0]
+            host, _, number = comment.rpartition(" ")
+            process = int(number) if number.isdigit() else os.getpid()
         return bool(age > DEAD_S or (host == _machine() and not _is_running(process)))
 
     def _drop_run(self, run: str, there: list[str]) -> None:
