@@ -104,8 +104,8 @@ class Soak:
         self.finish()
         found = sorted(self.store.query("select id, version, text from wide"))
         assert found == sorted((number, self.version, f"{number}{TEXT}") for number in ids(self.version))
-        found = self.store.tables()
-        assert found == ["wide"], f"left behind: {found}"
+        tables = self.store.tables()
+        assert tables == ["wide"], f"left behind: {tables}"
         assert self.left() == []
 
     @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Staged tables, and others that are there for a moment: made beside the live ones, swept when their run is gone.
 
 ClickHouse has no lock that goes with a connection. So each run has a table, its lease, to which it adds a row now and
-then: a run is dead whose process is gone from this machine, or whose lease was not renewed for a while.
+then: a run is dead whose process is gone from this machine, or whose lease was not renewed for a while. Its comment
+says whose it is until it has a row.
 """
 
 from __future__ import annotations
