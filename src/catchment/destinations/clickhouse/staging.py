@@ -165,7 +165,7 @@ class Staging:
                 return False
             comment, age = made[0]
             host, _, number = comment.rpartition(" ")
-            process = int(number) if number.isdigit() else os.getpid()
+            process = int(number) if number.isdigit() else 0
         return bool(age > DEAD_S or (host == _machine() and not _is_running(process)))
 
     def _drop_run(self, run: str, there: list[str]) -> None:
